@@ -1,0 +1,104 @@
+# egressd: make, make check, make demo, make bench, make install. No configure step; objects go to build*/.
+#   SAN=address,undefined | thread    sanitizer builds in their own folder
+#   CC=clang, V=1, DESTDIR=, PREFIX=
+
+CC      ?= gcc
+PREFIX  ?= /usr
+ETC     ?= /etc
+UNITDIR ?= /lib/systemd/system
+empty   :=
+space   := $(empty) $(empty)
+comma   := ,
+B       := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(BSUF)
+Q       := $(if $(V),,@)
+
+PKGS    := libmnl libnftnl libsodium liburcu-qsbr libsystemd libseccomp libcap-ng jansson yaml-0.1 hiredis libmd
+HARDEN  := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef
+CFLAGS  ?= -O2 -g
+BASE    := -std=c17 -D_GNU_SOURCE -Ilib -MMD -MP $(WARN) $(HARDEN) \
+           $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all) \
+           $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LDFLAGS += -pie -Wl,-z,relro,-z,now,--as-needed $(if $(SAN),-fsanitize=$(SAN))
+LDLIBS  := $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo $(PKGS:lib%=-l%)) -lpthread
+
+lib_src    := $(wildcard lib/*.c)
+# Two programs from one folder: egressctl is ctl*.c, egressd everything else.
+ctl_src    := $(wildcard daemon/ctl*.c)
+daemon_src := $(filter-out $(ctl_src),$(wildcard daemon/*.c))
+unit_src   := $(wildcard tests/unit/*.c)
+torture_src := $(wildcard tests/torture/*.c)
+fuzz_src   := $(wildcard tests/fuzz/fuzz_*.c)
+bench_src  := $(wildcard tests/bench/bench_*.c)
+live_src   := $(wildcard tests/live/*.c)
+
+obj = $(patsubst %.c,$B/%.o,$(1))
+prog = $(patsubst %.c,$B/%,$(1))
+
+all: $B/egressd $B/egressctl
+
+$B/libegress.a: $(call obj,$(lib_src))
+	$(Q)rm -f $@; $(AR) rcs $@ $^
+
+$B/egressd: $(call obj,$(daemon_src)) $B/libegress.a
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# What both programs need of the daemon folder stands in these two.
+$B/egressctl: $(call obj,$(ctl_src)) $B/libegress.a
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lpcap
+
+$B/%.o: %.c
+	@mkdir -p $(@D)
+	$(if $(V),,@echo "  CC $<")
+	$(Q)$(CC) $(BASE) $(CFLAGS) -c -o $@ $<
+
+# Tests, torture and benches: one program a file. Daemon modules they exercise are linked from an archive.
+$B/libdaemon.a: $(filter-out $B/daemon/main.o,$(call obj,$(daemon_src)))
+	$(Q)rm -f $@; $(AR) rcs $@ $^
+
+$(call prog,$(unit_src) $(torture_src) $(bench_src) $(live_src)): $B/%: $B/%.o $B/libdaemon.a $B/libegress.a
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $B/libdaemon.a $B/libegress.a $(LDLIBS) -lcmocka -lpcap
+
+$B/tests/%.o: BASE += -Idaemon -Itests
+
+unit: $(call prog,$(unit_src))
+torture: $(call prog,$(torture_src))
+benches: $(call prog,$(bench_src))
+live: $(call prog,$(live_src))
+
+# clang's libFuzzer; `make fuzz CC=clang SAN=fuzzer-no-link,address,undefined`
+$(call prog,$(fuzz_src)): $B/%: $B/%.o $B/libdaemon.a $B/libegress.a
+	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $B/libdaemon.a $B/libegress.a $(LDLIBS)
+fuzz: $(call prog,$(fuzz_src))
+
+check: all unit torture live
+	$(Q)tests/run $B
+
+demo:
+	$(Q)tests/demo
+
+bench: all benches
+	$(Q)tests/bench/run $B
+
+install: all
+	install -D -m 755 $B/egressd $(DESTDIR)$(PREFIX)/sbin/egressd
+	install -D -m 755 $B/egressctl $(DESTDIR)$(PREFIX)/bin/egressctl
+	install -D -m 640 config/egressd.yaml $(DESTDIR)$(ETC)/egressd/egressd.yaml
+	install -D -m 640 config/policy.yaml $(DESTDIR)$(ETC)/egressd/policy.yaml
+	install -D -m 644 systemd/egressd.service $(DESTDIR)$(UNITDIR)/egressd.service
+	install -D -m 644 systemd/egressd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf
+	install -D -m 644 systemd/egressd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/egressd.conf
+	for m in docs/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/egressd $(DESTDIR)$(PREFIX)/bin/egressctl $(DESTDIR)$(UNITDIR)/egressd.service \
+	  $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/egressd.conf
+	for m in docs/*.[158]; do rm -f $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
+
+clean:
+	rm -rf build build-*
+
+.PHONY: all unit torture benches live fuzz check demo bench install uninstall clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+-include $(shell [ -d $B ] && find $B -name '*.d')

@@ -1,0 +1,43 @@
+/* redis_link.h - Redis with deadlines: the only file that sees hiredis. Synchronous, on the relay's Redis thread.
+ *
+ * [L1] Deadline   every call returns within `timeout_ms`; a hung server is found by PING after connect.
+ * [L2] Class      every failure has a class: RETRY (io, OOM, READONLY, MISCONF, LOADING, MASTERDOWN, BUSY), OPERATOR (NOPERM,
+ *                 NOAUTH, WRONGPASS, WRONGTYPE), HOSTILE (reply of a wrong type or over 4 MiB: connection closed).
+ * [L3] Once       redis_alert() is idempotent: "equal or smaller" is settled by reading the id back (DESIGN 8).
+ * [L4] argv       commands are sent as argument vectors, never formatted text.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "compiler.h"
+#include "config.h"
+
+enum redis_class { REDIS_OK, REDIS_RETRY, REDIS_OPERATOR, REDIS_HOSTILE };
+
+struct redis_link;
+
+struct redis_decision {			/* one entry of egress:decisions */
+	char entry[32];			/* stream id */
+	char v[8], id[64], action[16], src[64], dst[64], budget[24], ttl[16], author[64], reason[160], gateway[64];
+};
+
+int redis_link_new(const struct config *c, unsigned timeout_ms, struct redis_link **ret_link) MUST_CHECK;
+struct redis_link *redis_link_free(struct redis_link *l);
+const char *redis_link_error(const struct redis_link *l);	/* of the last call, escaped, one line */
+
+/* Connect, AUTH, PING when not connected. */
+enum redis_class redis_connect(struct redis_link *l);
+
+/* XADD egress:alerts:<gateway> MAXLEN ~ 100000 <seq>-0 eve JSON, then PUBLISH egress:alert JSON. Same alert stored before:
+ * REDIS_OK. Id taken by another alert: *ret_top is the stream's top id, and the alert is stored above it. */
+enum redis_class redis_alert(struct redis_link *l, uint64_t seq, const char *alert_id, const char *json, size_t len,
+			     uint64_t *ret_top);
+
+/* Entries of egress:decisions after `*cursor` (stream id text, 32 bytes), at most n, without blocking. */
+enum redis_class redis_decisions(struct redis_link *l, char cursor[32], struct redis_decision *ret, unsigned n,
+				 unsigned *ret_count);
+
+/* HSET egress:gw:<gateway> field value ... and EXPIRE. Pairs of strings, NULL-terminated. */
+enum redis_class redis_heartbeat(struct redis_link *l, const char *const *fields, unsigned expire_s);

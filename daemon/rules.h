@@ -1,0 +1,91 @@
+/* rules.h - our tables in the kernel: `egressd` (what is queued) and `egressd_keep` (blocks, counters), by libnftnl over
+ * netlink sockets that the supervisor made.
+ *
+ * Mark: two bits of mark_mask hold one of four states: 0 unseen, LEASED (low bit), JUDGED (high bit), both = "reply
+ * direction, not judged". `ct direction reply` sets the last before the queue, so that the worker learns who opened the
+ * connection; every verdict sets JUDGED.
+ *
+ * Table egressd (owner flag when the kernel takes it): postrouting -165 clears the two bits and decides "is it egress?";
+ *   -155 queue chain: native `queue`, else the xt NFQUEUE target, balanced over the queues, with bypass.
+ * Table egressd_keep (never owned, adopted): forward and output chains with the blocked sets (reject or drop); postrouting
+ *   -145: counter of all egress, and what is neither LEASED nor JUDGED: counter unseen, per-pair unseen set, and with
+ *   failure closed a drop.
+ *
+ * [U1] Atomic     each call is one netlink transaction: all of it or nothing.
+ * [U2] Adopt      rules_apply() on existing tables of ours replaces chains and keeps blocked elements and counters.
+ * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
+ *                 FACTS: rules are replaced inside chains that stay).
+ * [U4] Protected  addresses of `protect` are never matched by the blocked sets.
+ * Egress: leaves by an outside or exit device, or to an exit host, or to an address not inside; never loopback, link-local
+ * or link-scope multicast.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "addr.h"
+#include "compiler.h"
+
+enum rules_flavour { RULES_NATIVE_QUEUE = 1, RULES_XT_NFQUEUE };
+
+struct rules_spec {
+	uint32_t mark_mask;		/* two bits */
+	uint16_t queue_first, queue_count;
+	bool failure_closed;
+	bool needs_ct;			/* say `ct direction` */
+	const struct prefix *inside;
+	size_t ninside;
+	const struct prefix *exit_host;
+	size_t nexit_host;
+	const struct prefix *protect;
+	size_t nprotect;
+	const char (*device)[16];	/* outside and exit devices */
+	size_t ndevices;
+};
+
+enum rules_block_kind { RULES_BLOCK_PAIR, RULES_BLOCK_HOST };
+
+struct rules_block {
+	uint8_t kind;			/* enum rules_block_kind */
+	uint8_t reject;			/* answer with RST or ICMP prohibited; 0: silently */
+	struct addr src;
+	struct prefix dst;		/* pair: a host route (IPv4) or /64 (IPv6); host: all zero */
+	uint64_t timeout_ms;
+};
+
+struct rules_counters {
+	uint64_t egress_packets, egress_bytes, unseen_packets, unseen_bytes;
+};
+
+struct rules;				/* opaque: sockets, sequence numbers, probed features */
+
+/* owner_fd owns table egressd, keep_fd is used for the rest; both NETLINK_NETFILTER sockets, borrowed. */
+int rules_open(int owner_fd, int keep_fd, struct rules **ret_rules) MUST_CHECK;
+struct rules *rules_close(struct rules *r);
+
+/* Put everything in place or bring it up to date. *ret_flavour says which queue statement the kernel took. On error
+ * *ret_what names the step (static text). */
+int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour,
+		const char **ret_what) MUST_CHECK;
+
+/* Add or extend (element is replaced), delete (absent is fine). One transaction for n elements. */
+int rules_block_add(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
+int rules_block_del(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
+
+/* Bytes refused by each element now in the kernel. */
+int rules_block_dump(struct rules *r, int (*each)(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes),
+		     void *ctx) MUST_CHECK;
+
+int rules_counters(struct rules *r, struct rules_counters *ret) MUST_CHECK;
+
+/* Unseen bytes by pair since the keep table was made. */
+int rules_unseen_dump(struct rules *r, int (*each)(void *ctx, const struct addr *src, const struct addr *dst,
+						   uint64_t packets, uint64_t bytes), void *ctx) MUST_CHECK;
+
+/* 1: both tables and their chains are there; 0: somebody flushed one; -errno. */
+int rules_present(struct rules *r) MUST_CHECK;
+
+/* Remove both tables (stop: an admin's rescue lever). */
+int rules_remove(struct rules *r) MUST_CHECK;

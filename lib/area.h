@@ -1,0 +1,119 @@
+/* area.h - the one memory area: everything that must survive `kill -9` of the engine.
+ *
+ * A memfd made by the supervisor; the engine maps it read-write, the relay read-only. Offsets follow from the header's
+ * counts alone; nothing in it is a pointer.
+ *
+ * [R1] Birth      area_format() on zeroed memory; the magic is stored last.
+ * [R2] Version    area_open() refuses another layout, size or byte order (-EPROTO): the caller starts a new area from the
+ *                 last snapshot.
+ * [R3] Trust      The engine wrote it; the relay reads it as data: slot numbers are range-checked before use.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "account.h"
+#include "hash.h"
+#include "packet.h"
+#include "pair.h"
+
+#define AREA_LAYOUT   1
+#define AREA_WORKERS  8
+#define AREA_SLOTS    64		/* packets of one batch */
+#define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
+#define AREA_BELL     16384		/* doorbell entries, a power of two */
+#define AREA_DYNAMIC  256		/* decisions in force: allow and block by hand */
+#define AREA_BRAKE    64
+
+enum slot_state {		/* journal of one packet, see nfq.h */
+	SLOT_ARMED,		/* free, or being filled by recvmmsg: a non-zero nlmsg_len means received */
+	SLOT_RECEIVED,
+	SLOT_PASS,		/* accounted: answer accept */
+	SLOT_DROP,		/* accounted as refused: answer drop */
+};
+
+enum area_counter {		/* per worker; area_counter_name() */
+	AC_PACKETS, AC_BYTES, AC_REFUSED_PACKETS, AC_REFUSED_BYTES, AC_BATCHES, AC_ENOBUFS, AC_SLOW,
+	AC_NEW_PAIRS, AC_OVERFLOW, AC_BAD_MESSAGE, AC_NO_ADDRESS_BYTES, AC_REPEATED, AC_RECOVERED,
+	AC_NOTE_FRAGMENT, AC_NOTE_CUT, AC_NOTE_EXT_DEEP, AC_NOTE_BAD_LEN, AC_VERDICT_ERRORS,
+	AC_REASON_FIRST,	/* one per enum packet_reason */
+	AC_COUNT = AC_REASON_FIRST + PACKET_REASONS
+};
+
+struct area_worker {
+	_Atomic uint64_t heartbeat_ns;	/* boottime of the last loop turn */
+	_Atomic uint64_t counter[AC_COUNT];
+	_Atomic uint32_t state[AREA_SLOTS];	/* enum slot_state */
+	uint8_t slot[AREA_SLOTS][AREA_SLOT_LEN] CACHE_ALIGNED;
+} CACHE_ALIGNED;
+
+enum dynamic_kind { DYNAMIC_NONE, DYNAMIC_ALLOW, DYNAMIC_BLOCK };
+
+struct area_dynamic {		/* a decision in force; engine writes, under one thread */
+	uint32_t kind;		/* enum dynamic_kind */
+	uint32_t uid;		/* hash_uid of the decision id; the account's key.rule */
+	struct prefix src, dst;	/* dst len 0: everywhere */
+	uint64_t budget;	/* bytes, allow */
+	uint64_t until_ns, since_ns;	/* boottime */
+	char id[40], author[40], reason[120];
+};
+
+struct area_header {
+	char magic[8];
+	uint32_t layout, pairs, accounts, workers;	/* counts; pairs and accounts are powers of two */
+	struct hash_key hash_key;
+	uint64_t id;			/* random: tells areas apart in finding ids */
+	uint8_t boot_id[16];		/* of the kernel that CLOCK_BOOTTIME belongs to */
+	uint64_t born_ns;
+
+	_Atomic uint64_t next_finding;	/* low 32 bits of finding ids */
+	_Atomic uint32_t list_version;	/* version of pairs' account lists, 1..65534 */
+	_Atomic uint32_t policy_version;	/* number of the policy in force, 0: none */
+	uint8_t policy_sum[32];		/* BLAKE2b-256 of the blob in force */
+	_Atomic uint64_t observe_until_ns;	/* blocking off until then */
+	_Atomic uint64_t engine_starts, engine_started_ns, gap_ns;	/* gap: blind or restored interval, total */
+	_Atomic uint64_t egress_bytes, unseen_bytes, unseen_packets;	/* from the keep table */
+	_Atomic uint64_t queue_dropped, user_dropped;	/* /proc/net/netfilter/nfnetlink_queue */
+	_Atomic uint32_t rules_in;	/* 1: kernel rules in place */
+	_Atomic uint32_t flavour;	/* enum rules_flavour: native queue or xt NFQUEUE */
+	_Atomic uint32_t blocks;	/* accounts blocked now */
+	_Atomic uint32_t braked;
+	_Atomic uint64_t brake_ns[AREA_BRAKE];	/* times of the last new blocks */
+	_Atomic uint32_t brake_next;
+
+	struct table_state pair_state, account_state;
+	_Atomic uint64_t bell_next;	/* doorbell entries ever written */
+	_Atomic uint32_t bell[AREA_BELL];	/* account slots */
+	struct area_dynamic dynamic[AREA_DYNAMIC];
+	struct area_worker worker[AREA_WORKERS];
+};
+
+struct area {			/* view of one process */
+	struct area_header *h;
+	struct table pairs, accounts;
+	struct pair *pair;
+	struct pair_cold *pair_cold;
+	struct account *account;
+	struct account_cold *account_cold;
+	_Atomic uint64_t *open;	/* bitmap: accounts with an open finding, block or grant; the review walks it */
+	size_t size;
+};
+
+size_t area_size(uint32_t pairs, uint32_t accounts);
+void area_format(void *mem, uint32_t pairs, uint32_t accounts, uint32_t workers, const struct hash_key *key,
+		 uint64_t id, const uint8_t boot_id[16], struct mono now);
+int area_open(void *mem, size_t size, struct area *ret) MUST_CHECK;	/* [R2] */
+
+/* Ring the bell: account `slot` has a new rev. Any worker; readers keep their own cursor and rescan all when more than
+ * AREA_BELL entries behind. */
+void area_ring(struct area *a, uint32_t slot);
+
+const char *area_counter_name(unsigned counter);	/* "packets", "no-address-bytes", ... */
+uint64_t area_counter_sum(const struct area *a, unsigned counter);
+
+uint64_t area_pair_hash(const struct area *a, const struct pair_key *key);
+uint64_t area_account_hash(const struct area *a, const struct account_key *key);
+
+/* Every structure's check; quiescent or approximate while workers run (then -EAGAIN may be a race, ask again). */
+int area_check(const struct area *a, const char **ret_why) MUST_CHECK;

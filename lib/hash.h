@@ -1,0 +1,18 @@
+/* hash.h - keyed hash for every table: SipHash-2-4 (Aumasson, Bernstein 2012) by libsodium.
+ *
+ * [H1] The key is 16 random bytes, drawn once when the memory area is made; who does not know it cannot build
+ *      collisions (FAULTS 28). Two starts of the daemon differ.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct hash_key {
+	uint8_t k[16];
+};
+
+uint64_t hash_bytes(const struct hash_key *key, const void *data, size_t len);
+
+/* Stable 32-bit name of a text, never 0: unkeyed BLAKE2b. For ids that must survive restarts and reloads. */
+uint32_t hash_uid(const void *data, size_t len);

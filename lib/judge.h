@@ -1,0 +1,69 @@
+/* judge.h - decides over packets: who sent it where, which accounts pay, pass or refuse.
+ *
+ * The very code of the engine, of `egressctl replay` and of the scenario tests; the caller brings packets and time.
+ *
+ * [J1] Paid first   a packet passes only after every account that judges it has paid; if one refuses, the earlier ones
+ *                   are given back.
+ * [J2] Zero past    in enforce mode nothing passes beyond a blocking limit, on any number of threads.
+ * [J3] No way round every packet with readable addresses is charged to a pair, or to its host's overflow record when the
+ *                   table is full; one without readable addresses is counted (AC_NO_ADDRESS_BYTES) and passes or not
+ *                   by `failure`.
+ * [J4] Hot path     no allocation, no system call, no lock unless an account takes its slow path.
+ * [J5] Threads      one struct judge a thread over the same area; judge_review() by one thread.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "area.h"
+#include "mono.h"
+#include "packet.h"
+#include "policy.h"
+
+struct judge_packet {
+	struct packet p;		/* in */
+	uint8_t opener;			/* enum opener, from conntrack */
+	uint8_t exit;			/* index + 1 of the exit interface it leaves by; 0 */
+	uint8_t local;			/* the gateway itself sent it */
+	uint8_t pass;			/* out: 1 pass, 0 refuse */
+	uint8_t refuse;			/* out: enum policy_refuse of what refused */
+	uint32_t pair;			/* out: slot, TABLE_NONE when not even an overflow record was there */
+	_Atomic uint32_t *journal;	/* in: set to SLOT_PASS or SLOT_DROP right after accounting; NULL */
+	uint64_t hash;			/* scratch */
+	struct pair_key key;		/* scratch */
+	uint32_t cls;			/* scratch: class index */
+};
+
+struct judge {
+	struct area area;
+	const struct policy *policy;	/* NULL: no policy yet, everything passes and is accounted */
+	_Atomic uint64_t *counter;	/* area_worker.counter, or the caller's own AC_COUNT of them */
+	int (*notify)(void *ctx);	/* an account was blocked: wake the reviewer; NULL */
+	void *ctx;
+	int64_t wall_offset_s;		/* unix seconds - boottime seconds, for contracts' until */
+};
+
+/* Accounts for and decides over n <= AREA_SLOTS packets, in order. */
+void judge_batch(struct judge *j, struct judge_packet *v, unsigned n, struct mono now);
+
+/* One thread, about once a second and after a notify: ends blocks, closes quiet findings, expires decisions, counts
+ * blocks. Calls changed(ctx, account slot) for each account whose block began or ended since the last call. */
+void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, uint32_t account), void *ctx);
+
+/* A new policy (or decision) is in force: every pair re-reads its account list at its next packet, caps of known accounts
+ * follow at once. Call when no worker still judges by the old one. */
+void judge_policy_changed(struct judge *j, struct mono now);
+
+/* Decisions; one thread. 0, -ENOENT (nothing to unblock), -ENOSPC. */
+int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix *dst, uint64_t budget, uint32_t ttl_s,
+		  struct mono now, uint32_t *ret_count) MUST_CHECK;
+int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
+int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
+
+/* Make room: retire idle pairs (step 1), and after the grace period fold and free them (step 2). Returns how many. */
+unsigned judge_evict_retire(struct judge *j, unsigned want, struct mono now);
+void judge_evict_release(struct judge *j);
+
+/* After a crash, alone in the area. */
+void judge_recover(struct judge *j);
