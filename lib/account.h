@@ -46,7 +46,6 @@ enum account_state {		/* bits of struct account.state */
 	ACCOUNT_BLOCKED = 2,	/* refuses until blocked_until */
 	ACCOUNT_OPEN	= 4,	/* has an open finding */
 	ACCOUNT_BRAKED	= 8,	/* would be blocked, but the brake held: alerts only */
-	ACCOUNT_WOULD	= 16,	/* observe mode: would be blocked */
 };
 
 struct account {		/* one line: all that a charge touches */
@@ -76,14 +75,19 @@ struct account_cold {
 	_Atomic uint32_t rev;		/* rises with each reportable change; the relay compares */
 	uint32_t over;			/* bit i: window i has reached its limit since the finding opened */
 	uint32_t until_window;		/* index of the window that decides blocked_until; ACCOUNT_LIMITS: hold */
-	uint32_t rule;			/* index in the policy of version `policy` */
-	uint32_t policy;		/* 0: unresolved */
+	uint32_t rule;			/* index in policy number `policy`, ACCOUNT_NO_RULE, or ACCOUNT_DYNAMIC */
+	uint32_t policy;		/* judge.policy_no it was matched to; 0: not yet */
 	uint32_t pair;			/* slot of a pair of this subject, the last that crossed; TABLE_NONE */
 	uint8_t opened_by;		/* enum opener of the packet that crossed */
 	uint8_t exit;			/* exit of the packet that crossed, index + 1; 0: outside */
-	uint8_t action;			/* enum account_action of the last change */
-	uint8_t pad[5];
+	uint8_t pending;		/* a change not yet reported: at most one a minute */
+	uint8_t announced;		/* the block stands in the kernel sets, as far as this file may say */
+	uint8_t breached;		/* contract: bytes fell to the rules since the finding opened */
+	uint8_t pad[3];
 } CACHE_ALIGNED;
+
+#define ACCOUNT_NO_RULE UINT32_MAX		/* the policy in force does not have it: pays, never refuses */
+#define ACCOUNT_DYNAMIC (UINT32_MAX - 1)	/* of a decision: pays up to grant_to until grant_until_ns */
 
 struct account_limit {
 	uint64_t bytes;
@@ -142,8 +146,7 @@ struct mono account_block_end(const struct account *a, const struct account_cold
 
 void account_recover(struct account *a);
 
-/* Any time, any process: copy of the sums as they stand, taken without the lock (relay, why). Retries while an
- * advance is going on. */
+/* Any time, any process: the sum as it stands, without the lock (relay, why). May be off by what is being charged. */
 uint64_t account_peek_sum(const struct account *a, const struct account_cold *c, const struct account_limit *l,
 			  uint32_t tick);
 

@@ -82,6 +82,9 @@ struct area_header {
 	_Atomic uint64_t brake_ns[AREA_BRAKE];	/* times of the last new blocks */
 	_Atomic uint32_t brake_next;
 
+	_Atomic uint64_t folded_bytes;	/* of evicted pairs whose host's overflow record found no place */
+	uint64_t evict_below;		/* idle pair accounts that ever passed less may be evicted */
+
 	struct table_state pair_state, account_state;
 	_Atomic uint64_t bell_next;	/* doorbell entries ever written */
 	_Atomic uint32_t bell[AREA_BELL];	/* account slots */

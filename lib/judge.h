@@ -27,7 +27,6 @@ struct judge_packet {
 	uint8_t exit;			/* index + 1 of the exit interface it leaves by; 0 */
 	uint8_t local;			/* the gateway itself sent it */
 	uint8_t pass;			/* out: 1 pass, 0 refuse */
-	uint8_t refuse;			/* out: enum policy_refuse of what refused */
 	uint32_t pair;			/* out: slot, TABLE_NONE when not even an overflow record was there */
 	_Atomic uint32_t *journal;	/* in: set to SLOT_PASS or SLOT_DROP right after accounting; NULL */
 	uint64_t hash;			/* scratch */
@@ -35,13 +34,18 @@ struct judge_packet {
 	uint32_t cls;			/* scratch: class index */
 };
 
+#define JUDGE_EVICT 1024		/* records of one eviction round */
+
 struct judge {
 	struct area area;
 	const struct policy *policy;	/* NULL: no policy yet, everything passes and is accounted */
+	uint32_t policy_no;		/* changes with `policy`, never 0: accounts remember which one they were matched to */
 	_Atomic uint64_t *counter;	/* area_worker.counter, or the caller's own AC_COUNT of them */
 	int (*notify)(void *ctx);	/* an account was blocked: wake the reviewer; NULL */
 	void *ctx;
 	int64_t wall_offset_s;		/* unix seconds - boottime seconds, for contracts' until */
+	uint32_t retired[2][JUDGE_EVICT];	/* pairs, accounts between the two steps of eviction */
+	uint32_t nretired[2];
 };
 
 /* Accounts for and decides over n <= AREA_SLOTS packets, in order. */
@@ -61,8 +65,11 @@ int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix
 int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 
-/* Make room: retire idle pairs (step 1), and after the grace period fold and free them (step 2). Returns how many. */
-unsigned judge_evict_retire(struct judge *j, unsigned want, struct mono now);
+/* Pairs re-read their account lists at their next packet (a decision came or went). */
+void judge_lists_changed(struct judge *j);
+
+/* Make room when a table is 7/8 full: retire idle pairs (step 1), and after the grace period fold and free them (step 2). Returns how many. */
+unsigned judge_evict_retire(struct judge *j, struct mono now);
 void judge_evict_release(struct judge *j);
 
 /* After a crash, alone in the area. */

@@ -41,8 +41,9 @@ uint32_t window_bucket_s(unsigned ring);	/* bucket length in seconds */
 /* `total` as it stands now opens every bucket since the last advance. tick never falls (a smaller one is ignored). */
 void window_advance(struct window_rings *w, uint64_t total, uint32_t tick);
 
-/* The total as the window's oldest bucket began; the sum is total - this. Call after advance. */
-uint64_t window_start(const struct window_rings *w, struct window_spec spec);
+/* The total as the window's oldest bucket began, seen from `tick` >= w->tick (later buckets began with `total`); the sum
+ * is total - this. */
+uint64_t window_start(const struct window_rings *w, struct window_spec spec, uint64_t total, uint32_t tick);
 
 /* First tick, >= w->tick, at which total - start < limit if nothing more is charged; w->tick if it holds now. */
 uint32_t window_room_tick(const struct window_rings *w, struct window_spec spec, uint64_t total,
@@ -51,7 +52,8 @@ uint32_t window_room_tick(const struct window_rings *w, struct window_spec spec,
 /* A charge of n was taken back after the buckets younger than `since` had begun with it: take it out of them. */
 void window_undo(struct window_rings *w, uint32_t since, uint64_t n);
 
-/* Ticks are of another boot: now_tick corresponds to old_tick (gap included). Buckets keep their age. */
-void window_rebase(struct window_rings *w, uint32_t old_tick, uint32_t now_tick);
+/* Ticks are of another boot: what was old_tick (gap included) is now_tick. Buckets keep their age or, where the bucket
+ * borders of both boots differ, look younger by less than one bucket: [W1] holds, [W2] is two buckets until then. */
+void window_rebase(struct window_rings *w, uint64_t total, uint32_t old_tick, uint32_t now_tick);
 
 int window_check(const struct window_rings *w, uint64_t total, const char **ret_why) MUST_CHECK;

@@ -1,0 +1,188 @@
+/* area.c - see area.h for the contract. */
+#include "area.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+
+static const char magic[8] = "egarea\1";
+
+struct layout {
+	size_t pair_tags, pair_claims, account_tags, account_claims, open;
+	size_t pair, pair_cold, account, account_cold, end;
+};
+
+static size_t take(size_t *at, size_t len)
+{
+	size_t here = *at;
+
+	*at = (here + len + 63) & ~(size_t)63;
+	return here;
+}
+
+static struct layout layout_of(uint32_t pairs, uint32_t accounts)
+{
+	struct layout l;
+	size_t at = 0;
+
+	take(&at, sizeof(struct area_header));
+	l.pair_tags = take(&at, table_tags_size(pairs));
+	l.pair_claims = take(&at, table_claims_size(pairs));
+	l.account_tags = take(&at, table_tags_size(accounts));
+	l.account_claims = take(&at, table_claims_size(accounts));
+	l.open = take(&at, (size_t)accounts / 8);
+	l.pair = take(&at, (size_t)pairs * sizeof(struct pair));
+	l.pair_cold = take(&at, (size_t)pairs * sizeof(struct pair_cold));
+	l.account = take(&at, (size_t)accounts * sizeof(struct account));
+	l.account_cold = take(&at, (size_t)accounts * sizeof(struct account_cold));
+	l.end = at;
+	return l;
+}
+
+size_t area_size(uint32_t pairs, uint32_t accounts)
+{
+	return layout_of(pairs, accounts).end;
+}
+
+void area_format(void *mem, uint32_t pairs, uint32_t accounts, uint32_t workers, const struct hash_key *key,
+		 uint64_t id, const uint8_t boot_id[16], struct mono now)
+{
+	struct area_header *h = mem;
+
+	h->layout = AREA_LAYOUT;
+	h->pairs = pairs;
+	h->accounts = accounts;
+	h->workers = workers;
+	h->hash_key = *key;
+	h->id = id;
+	memcpy(h->boot_id, boot_id, sizeof(h->boot_id));
+	h->born_ns = now.ns;
+	atomic_store_explicit(&h->next_finding, 1, memory_order_relaxed);
+	atomic_store_explicit(&h->list_version, 1, memory_order_relaxed);
+	memcpy(h->magic, magic, sizeof(magic));	/* [R1] */
+}
+
+static int power_of_two(uint32_t n)
+{
+	return n >= 128 && n <= 1U << 26 && (n & (n - 1)) == 0;
+}
+
+int area_open(void *mem, size_t size, struct area *ret)
+{
+	struct area_header *h = mem;
+	struct layout l;
+	uint8_t *b = mem;
+	struct area a = { .h = h };
+
+	if (size < sizeof(*h) || memcmp(h->magic, magic, sizeof(magic)) != 0 || h->layout != AREA_LAYOUT)
+		return -EPROTO;
+	if (!power_of_two(h->pairs) || !power_of_two(h->accounts) || h->workers < 1 || h->workers > AREA_WORKERS)
+		return -EPROTO;
+	l = layout_of(h->pairs, h->accounts);
+	if (size < l.end)
+		return -EPROTO;
+	table_view(&a.pairs, &h->pair_state, b + l.pair_tags, b + l.pair_claims, b + l.pair, sizeof(struct pair),
+		   h->pairs);
+	table_view(&a.accounts, &h->account_state, b + l.account_tags, b + l.account_claims, b + l.account,
+		   sizeof(struct account), h->accounts);
+	a.pair = (struct pair *)(b + l.pair);
+	a.pair_cold = (struct pair_cold *)(b + l.pair_cold);
+	a.account = (struct account *)(b + l.account);
+	a.account_cold = (struct account_cold *)(b + l.account_cold);
+	a.open = (_Atomic uint64_t *)(b + l.open);
+	a.size = l.end;
+	*ret = a;
+	return 0;
+}
+
+void area_ring(struct area *a, uint32_t slot)
+{
+	/* Relaxed: the place only has to be ours alone. */
+	uint64_t at = atomic_fetch_add_explicit(&a->h->bell_next, 1, memory_order_relaxed);
+
+	/* Release: the account's rev is stored before; a reader that sees the slot sees it. A reader that comes between the
+	 * two lines sees an older slot here, looks at that account for nothing, and finds this one in its full scan. */
+	atomic_store_explicit(&a->h->bell[at % AREA_BELL], slot, memory_order_release);
+}
+
+static const char *const counter_names[AC_REASON_FIRST] = {
+	[AC_PACKETS] = "packets",
+	[AC_BYTES] = "bytes",
+	[AC_REFUSED_PACKETS] = "refused-packets",
+	[AC_REFUSED_BYTES] = "refused-bytes",
+	[AC_BATCHES] = "batches",
+	[AC_ENOBUFS] = "enobufs",
+	[AC_SLOW] = "slow-paths",
+	[AC_NEW_PAIRS] = "new-pairs",
+	[AC_OVERFLOW] = "table-overflow-packets",
+	[AC_BAD_MESSAGE] = "bad-messages",
+	[AC_NO_ADDRESS_BYTES] = "no-address-bytes",
+	[AC_REPEATED] = "repeated-packets",
+	[AC_RECOVERED] = "recovered-packets",
+	[AC_NOTE_FRAGMENT] = "fragments",
+	[AC_NOTE_CUT] = "cut-in-header",
+	[AC_NOTE_EXT_DEEP] = "deep-extension-chains",
+	[AC_NOTE_BAD_LEN] = "bad-lengths",
+	[AC_VERDICT_ERRORS] = "verdict-errors",
+};
+
+const char *area_counter_name(unsigned counter)
+{
+	if (counter < AC_REASON_FIRST)
+		return counter_names[counter];
+	return packet_reason_name((enum packet_reason)(counter - AC_REASON_FIRST));
+}
+
+uint64_t area_counter_sum(const struct area *a, unsigned counter)
+{
+	uint64_t sum = 0;
+
+	for (unsigned w = 0; w < a->h->workers && w < AREA_WORKERS; w++)
+		sum += atomic_load_explicit(&a->h->worker[w].counter[counter], memory_order_relaxed);
+	return sum;
+}
+
+uint64_t area_pair_hash(const struct area *a, const struct pair_key *key)
+{
+	return hash_bytes(&a->h->hash_key, key, sizeof(*key));
+}
+
+uint64_t area_account_hash(const struct area *a, const struct account_key *key)
+{
+	return hash_bytes(&a->h->hash_key, key, sizeof(*key));
+}
+
+static uint64_t hash_of_key(void *ctx, const struct table_key *key)
+{
+	const struct area *a = ctx;
+
+	return hash_bytes(&a->h->hash_key, key, sizeof(*key));
+}
+
+static int check_pair(const struct area *a, uint32_t slot, const char **ret_why)
+{
+	const struct pair *p = &a->pair[slot];
+	unsigned n = atomic_load_explicit(&p->n_rule, memory_order_relaxed) +
+		     (atomic_load_explicit(&p->n_contract, memory_order_relaxed) & ~PAIR_PROTECTED & 0xffU);
+
+	if (n > PAIR_ACCOUNTS) {
+		*ret_why = "pair: more accounts than its list can hold";
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int area_check(const struct area *a, const char **ret_why)
+{
+	int r = table_check(&a->pairs, hash_of_key, (void *)a, ret_why);
+
+	if (r == 0)
+		r = table_check(&a->accounts, hash_of_key, (void *)a, ret_why);
+	for (uint32_t i = 0; r == 0 && i < a->h->pairs; i++)
+		if (table_is_full(&a->pairs, i))
+			r = check_pair(a, i, ret_why);
+	for (uint32_t i = 0; r == 0 && i < a->h->accounts; i++)
+		if (table_is_full(&a->accounts, i))
+			r = account_check(&a->account[i], &a->account_cold[i], ret_why);
+	return r;
+}

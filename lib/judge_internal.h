@@ -1,0 +1,49 @@
+/* judge_internal.h - shared by judge*.c and their tests only. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "judge.h"
+
+#define REPORT_EVERY_NS (60 * NS_PER_S)	/* updates of one finding, unless the verdict changed */
+
+/* Single writer (the worker), many readers: no read-modify-write needed. Relaxed: statistics. */
+static inline void count(struct judge *j, unsigned counter, uint64_t n)
+{
+	uint64_t was = atomic_load_explicit(&j->counter[counter], memory_order_relaxed);
+
+	atomic_store_explicit(&j->counter[counter], was + n, memory_order_relaxed);
+}
+
+/* Who pays for a packet. */
+struct payers {
+	uint32_t account[PAIR_ACCOUNTS];
+	uint8_t n_contract, n_rule;
+	bool protected;
+	bool incomplete;	/* the account table was full: not to be kept */
+};
+
+/* payers.c: the list of v's pair, from the record or (overflow, table full) made for this packet. */
+void payers_of(struct judge *j, const struct judge_packet *v, uint32_t version, struct mono now, struct payers *ret);
+
+/* Subject bytes of an account of `kind` for inside address or pseudo-host `in` (host: index of a named host or -1). */
+void subject_in(const struct policy *p, unsigned kind, const uint8_t in[16], int host, uint32_t group, uint8_t ret[16]);
+
+/* ledger.c: the slow path of one account. */
+bool ledger_charge(struct judge *j, const struct judge_packet *v, uint32_t slot, bool contract, bool protected,
+		   struct mono now);
+void ledger_undo(struct judge *j, uint32_t slot, uint64_t n, uint32_t tick);
+/* Under the account's lock: match it to the policy in force; the rule or NULL. */
+const struct policy_rule *ledger_rule(struct judge *j, uint32_t slot);
+struct account_terms ledger_terms(const struct policy_rule *r);
+bool ledger_enforces(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now);
+/* Under the lock: a finding opens or changed; verdict: report now. */
+void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now);
+void ledger_unblock(struct judge *j, uint32_t slot, struct mono now);
+void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now);
+
+static inline void mark_open(struct area *a, uint32_t slot)
+{
+	/* Relaxed: the review finds it in this second or the next. */
+	atomic_fetch_or_explicit(&a->open[slot / 64], 1ULL << slot % 64, memory_order_relaxed);
+}

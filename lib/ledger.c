@@ -1,0 +1,290 @@
+/* ledger.c - the slow path of one account: new tick, limit reached, blocked, thresholds of a finding. */
+#include <string.h>
+
+#include "judge_internal.h"
+
+static uint32_t state_of(const struct account *a)
+{
+	/* Relaxed: decisions that hang on it are taken under the lock. */
+	return atomic_load_explicit(&a->state, memory_order_relaxed);
+}
+
+static void set_state(struct account *a, uint32_t bits)
+{
+	atomic_fetch_or_explicit(&a->state, bits, memory_order_relaxed);
+}
+
+static void clear_state(struct account *a, uint32_t bits)
+{
+	atomic_fetch_and_explicit(&a->state, ~bits, memory_order_relaxed);
+}
+
+const struct policy_rule *ledger_rule(struct judge *j, uint32_t slot)
+{
+	struct account_cold *c = &j->area.account_cold[slot];
+
+	if (c->rule == ACCOUNT_DYNAMIC && c->policy != 0)
+		return NULL;
+	if (!j->policy)
+		return NULL;
+	if (c->policy != j->policy_no) {
+		int i = policy_rule_by_uid(j->policy, j->area.account[slot].key.rule);
+
+		c->rule = i < 0 ? ACCOUNT_NO_RULE : (uint32_t)i;
+		c->policy = j->policy_no;
+	}
+	return c->rule == ACCOUNT_NO_RULE ? NULL : &j->policy->rule[c->rule];
+}
+
+struct account_terms ledger_terms(const struct policy_rule *r)
+{
+	return r ? (struct account_terms){ r->limit, r->nlimits } : (struct account_terms){ NULL, 0 };
+}
+
+bool ledger_enforces(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now)
+{
+	if (!r)
+		return false;
+	if (r->kind == RULE_CONTRACT)
+		return true;	/* beyond a clause bytes fall to the rules, in every mode */
+	return r->enforce && !(state_of(a) & ACCOUNT_BRAKED) &&
+	       now.ns >= atomic_load_explicit(&j->area.h->observe_until_ns, memory_order_relaxed);
+}
+
+static bool expired(const struct judge *j, const struct policy_rule *r, struct mono now)
+{
+	return r && r->kind == RULE_CONTRACT && r->until != POLICY_UNTIL_NEVER &&
+	       (int64_t)mono_s(now) + j->wall_offset_s >= r->until;
+}
+
+void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+
+	account_refresh(a, c, ledger_terms(r), ledger_enforces(j, a, r, now), now);
+	if (c->rule == ACCOUNT_DYNAMIC && c->grant_to)
+		atomic_store_explicit(&a->cap, now.ns < c->grant_until_ns ? c->grant_to : 0, memory_order_relaxed);
+	else if (expired(j, r, now))
+		atomic_store_explicit(&a->cap, 0, memory_order_relaxed);
+}
+
+static void open_finding(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+	uint64_t n = atomic_fetch_add_explicit(&j->area.h->next_finding, 1, memory_order_relaxed);
+
+	c->finding_id = j->area.h->id << 32 | (n & UINT32_MAX);
+	c->opened_ns = now.ns;
+	c->opened_refused = atomic_load_explicit(&a->refused, memory_order_relaxed);
+	set_state(a, ACCOUNT_OPEN);
+	mark_open(&j->area, slot);
+}
+
+void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+
+	if (!(state_of(a) & ACCOUNT_OPEN)) {
+		open_finding(j, slot, now);
+		verdict = true;
+	}
+	if (!verdict && now.ns - c->rev_ns < REPORT_EVERY_NS) {
+		c->pending = 1;
+		return;
+	}
+	c->pending = 0;
+	c->rev_ns = now.ns;
+	/* Release: the relay that sees this rev sees the finding's fields; its acquire is in the relay's scan. */
+	atomic_fetch_add_explicit(&c->rev, 1, memory_order_release);
+	area_ring(&j->area, slot);
+}
+
+/* Marks windows whose sum with `more` passes the limit, and doublings; true when something new is to be said. */
+static bool cross(struct account *a, struct account_cold *c, struct account_terms t, uint64_t more)
+{
+	bool news = false;
+
+	for (uint32_t i = 0; i < t.count; i++) {
+		uint64_t sum = account_sum(a, c, &t.limit[i]) + more;
+
+		if (sum <= t.limit[i].bytes || (c->over & 1U << i && sum < 2 * c->peak[i]))
+			continue;
+		c->over |= 1U << i;
+		c->peak[i] = sum;
+		news = true;
+	}
+	return news;
+}
+
+static void remember(struct judge *j, struct account_cold *c, const struct judge_packet *v)
+{
+	c->pair = v->pair;
+	c->opened_by = v->opener;
+	c->exit = v->exit;
+	if (v->pair == TABLE_NONE)
+		return;
+	if (c->opened_by == OPENER_UNKNOWN)
+		c->opened_by = atomic_load_explicit(&j->area.pair_cold[v->pair].opened_by, memory_order_relaxed);
+}
+
+/* More subjects than the policy's brake allows would be blocked: then only alert (DESIGN 7). Counts this one. */
+static bool brake_holds(struct judge *j, struct mono now)
+{
+	struct area_header *h = j->area.h;
+	const struct policy_header *p = j->policy->h;
+	uint32_t recent = 0;
+
+	if (!p->brake_subjects)
+		return false;
+	for (unsigned i = 0; i < AREA_BRAKE; i++) {
+		uint64_t at = atomic_load_explicit(&h->brake_ns[i], memory_order_relaxed);
+
+		recent += at != 0 && now.ns - at < p->brake_s * NS_PER_S;
+	}
+	if (recent >= p->brake_subjects)
+		return true;
+	/* Relaxed: two workers at the same instant may both count; the brake is a safety net, not a budget. */
+	atomic_store_explicit(&h->brake_ns[atomic_fetch_add_explicit(&h->brake_next, 1, memory_order_relaxed) %
+					   AREA_BRAKE],
+			      now.ns, memory_order_relaxed);
+	return false;
+}
+
+static void block(struct judge *j, uint32_t slot, const struct policy_rule *r, uint64_t n, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+
+	cross(a, c, ledger_terms(r), n);
+	c->blocked_at_ns = now.ns;
+	/* Relaxed: read without the lock by still_blocked(); the state bit below is what it asks first. */
+	__atomic_store_n(&c->blocked_until_ns,
+			 account_block_end(a, c, ledger_terms(r), now, r->hold_s, &c->until_window).ns, __ATOMIC_RELAXED);
+	c->grant_until_ns = 0;
+	set_state(a, ACCOUNT_BLOCKED);
+	atomic_store_explicit(&a->cap, 0, memory_order_relaxed);
+	ledger_report(j, slot, true, now);
+	if (j->notify)
+		(void)j->notify(j->ctx);	/* lost: the review comes within a second anyway */
+}
+
+void ledger_unblock(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+
+	if (!(state_of(a) & ACCOUNT_BLOCKED))
+		return;
+	clear_state(a, ACCOUNT_BLOCKED);
+	if (state_of(a) & ACCOUNT_OPEN)
+		ledger_report(j, slot, true, now);
+}
+
+static void touch(struct account_cold *c, struct mono now)
+{
+	/* Relaxed: still_blocked() answers without the lock. */
+	__atomic_store_n(&c->last_ns, now.ns, __ATOMIC_RELAXED);
+}
+
+static bool refuse(struct account *a, struct account_cold *c, const struct judge_packet *v, struct mono now)
+{
+	atomic_fetch_add_explicit(&a->refused, v->p.len, memory_order_relaxed);
+	touch(c, now);
+	return false;
+}
+
+/* Blocked, and that still holds: answered without the lock, so that a flood of refused packets costs little. */
+static bool still_blocked(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+
+	return state_of(a) & ACCOUNT_BLOCKED &&
+	       now.ns < __atomic_load_n(&c->blocked_until_ns, __ATOMIC_RELAXED) &&
+	       now.ns >= atomic_load_explicit(&j->area.h->observe_until_ns, memory_order_relaxed);
+}
+
+static bool try_pay(struct account *a, uint64_t n)
+{
+	uint64_t cap = atomic_load_explicit(&a->cap, memory_order_relaxed);
+	uint64_t spent = atomic_load_explicit(&a->spent, memory_order_relaxed);
+
+	do {
+		if (spent > cap || cap - spent < n)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(&a->spent, &spent, spent + n, memory_order_relaxed,
+							memory_order_relaxed));
+	return true;
+}
+
+/* Lock held, cap fresh, and n does not fit. true: paid all the same. */
+static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t slot, const struct policy_rule *r,
+		       bool protected, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+
+	if (c->rule == ACCOUNT_DYNAMIC)
+		return refuse(a, c, v, now);
+	if (r && r->kind == RULE_CONTRACT) {
+		if (r->alert_on_breach && (cross(a, c, ledger_terms(r), v->p.len) || !c->breached)) {
+			c->breached = 1;
+			remember(j, c, v);
+			ledger_report(j, slot, false, now);
+		}
+		return refuse(a, c, v, now);
+	}
+	if (ledger_enforces(j, a, r, now) && !protected) {
+		remember(j, c, v);
+		if (!brake_holds(j, now)) {
+			block(j, slot, r, v->p.len, now);
+			return refuse(a, c, v, now);
+		}
+		set_state(a, ACCOUNT_BRAKED);
+		atomic_store_explicit(&j->area.h->braked, 1, memory_order_relaxed);
+		ledger_report(j, slot, true, now);
+	}
+	account_pay(a, v->p.len);
+	if (cross(a, c, ledger_terms(r), 0)) {
+		remember(j, c, v);
+		ledger_report(j, slot, false, now);
+	}
+	touch(c, now);
+	ledger_refresh(j, slot, r, now);	/* the next threshold */
+	return true;
+}
+
+bool ledger_charge(struct judge *j, const struct judge_packet *v, uint32_t slot, bool contract, bool protected,
+		   struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+	const struct policy_rule *r;
+	bool paid;
+
+	count(j, AC_SLOW, 1);
+	if (!contract && !protected && still_blocked(j, slot, now))
+		return refuse(a, c, v, now);
+	account_lock(a);
+	r = ledger_rule(j, slot);
+	if (state_of(a) & ACCOUNT_BLOCKED && !still_blocked(j, slot, now)) {
+		ledger_unblock(j, slot, now);
+		if (j->notify)
+			(void)j->notify(j->ctx);
+	}
+	ledger_refresh(j, slot, r, now);
+	paid = try_pay(a, v->p.len) || over_limit(j, v, slot, r, protected, now);
+	account_unlock(a);
+	return paid;
+}
+
+void ledger_undo(struct judge *j, uint32_t slot, uint64_t n, uint32_t tick)
+{
+	struct account *a = &j->area.account[slot];
+
+	account_lock(a);
+	account_undo(a, &j->area.account_cold[slot], n, tick);
+	account_unlock(a);
+}

@@ -1,0 +1,48 @@
+/* pair.c - see pair.h for the contract. */
+#include "pair.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+
+const struct addr pair_gateway = { { 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 } };
+const struct addr pair_unlisted = { { 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2 } };
+
+const char *pair_out_format(const uint8_t out[8], uint8_t family, char buf[PREFIX_STRLEN])
+{
+	uint8_t full[16] = { 0 };
+	struct addr a;
+
+	if (family == 4) {
+		a = addr_from_v4(out);
+		return addr_format(&a, buf);
+	}
+	if (family != 6) {
+		snprintf(buf, PREFIX_STRLEN, "*");
+		return buf;
+	}
+	memcpy(full, out, 8);
+	a = addr_from_v6(full);
+	addr_format(&a, buf);
+	strncat(buf, "/64", PREFIX_STRLEN - strlen(buf) - 1);
+	return buf;
+}
+
+const char *pair_in_format(const uint8_t in[16], char buf[ADDR_STRLEN])
+{
+	struct addr a = addr_from_v6(in);
+
+	if (addr_cmp(&a, &pair_gateway) == 0)
+		snprintf(buf, ADDR_STRLEN, "gateway");
+	else if (addr_cmp(&a, &pair_unlisted) == 0)
+		snprintf(buf, ADDR_STRLEN, "unlisted");
+	else
+		addr_format(&a, buf);
+	return buf;
+}
+
+uint64_t pair_packets(const struct pair *p, const struct pair_cold *c)
+{
+	/* Relaxed: statistics. A wrap between the two loads shows 2^32 packets too few for one moment. */
+	return (uint64_t)atomic_load_explicit(&c->packets_high, memory_order_relaxed) << 32 |
+	       atomic_load_explicit(&p->packets, memory_order_relaxed);
+}

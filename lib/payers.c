@@ -1,0 +1,179 @@
+/* payers.c - which accounts pay for the bytes of a pair: kept in its record, rebuilt when policy or decisions change. */
+#include <errno.h>
+#include <string.h>
+
+#include "judge_internal.h"
+
+void subject_in(const struct policy *p, unsigned kind, const uint8_t in[16], int host, uint32_t group, uint8_t ret[16])
+{
+	uint32_t uid = kind == SUBJECT_GROUP ? group : host >= 0 ? p->host[host].uid : 0;
+
+	memset(ret, 0, 16);
+	if (kind == SUBJECT_TOTAL)
+		return;
+	if (uid)
+		memcpy(ret + 12, &uid, sizeof(uid));
+	else
+		memcpy(ret, in, 16);
+}
+
+/* Slot of the account, made if new; TABLE_NONE when the account table is full there (counted). */
+static uint32_t account_of(struct judge *j, const struct account_key *key, uint32_t pair, struct mono now)
+{
+	struct area *a = &j->area;
+	uint64_t hash = area_account_hash(a, key);
+	const struct table_key *k = (const struct table_key *)key;
+	uint32_t slot = table_find(&a->accounts, hash, k);
+	int r;
+
+	if (slot != TABLE_NONE)
+		return slot;
+	r = table_insert(&a->accounts, hash, k, &slot);
+	if (r == -ENOSPC) {
+		count(j, AC_OVERFLOW, 1);
+		return TABLE_NONE;
+	}
+	if (r == 0) {
+		account_lock(&a->account[slot]);
+		a->account_cold[slot].born_ns = now.ns;
+		a->account_cold[slot].pair = pair;
+		account_unlock(&a->account[slot]);
+	}
+	return slot;
+}
+
+/* [P3] ascending: every thread charges in the same order. */
+static void add_sorted(struct payers *l, uint32_t slot)
+{
+	unsigned at = l->n_contract + l->n_rule++;
+
+	for (; at > l->n_contract && l->account[at - 1] > slot; at--)
+		l->account[at] = l->account[at - 1];
+	l->account[at] = slot;
+}
+
+static void add_rule(struct judge *j, const struct judge_packet *v, const struct policy_src *src, unsigned i,
+		     struct mono now, struct payers *l)
+{
+	const struct policy_rule *r = &j->policy->rule[i];
+	struct account_key k = { .rule = r->uid, .kind = r->per };
+	uint32_t slot;
+
+	if (l->n_contract + l->n_rule == PAIR_ACCOUNTS || (r->per == PER_PAIR && v->key.class_uid == PAIR_CLASS_OVERFLOW))
+		return;
+	subject_in(j->policy, r->per, v->key.in, src->host, r->group, k.in);
+	if (r->per == PER_PAIR) {
+		memcpy(k.out, v->key.out, sizeof(k.out));
+		k.out_family = v->key.out_family;
+	}
+	slot = account_of(j, &k, v->pair, now);
+	if (slot == TABLE_NONE) {
+		l->incomplete = true;
+		return;
+	}
+	if (r->kind == RULE_CONTRACT) {
+		l->account[l->n_contract++] = slot;	/* contracts have the lowest bits, so no rule is there yet */
+		return;
+	}
+	add_sorted(l, slot);
+}
+
+/* The engine alone changes decisions and raises list_version afterwards; a reader that meets a half-written one builds a
+ * list that is thrown away at once. */
+static void add_dynamic(struct judge *j, const struct judge_packet *v, enum dynamic_kind kind, struct mono now,
+			struct payers *l)
+{
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
+		const struct area_dynamic *d = &j->area.h->dynamic[i];
+		struct account_key k = { .kind = SUBJECT_TOTAL };
+		uint32_t slot;
+
+		if (__atomic_load_n(&d->kind, __ATOMIC_ACQUIRE) != kind || now.ns >= d->until_ns)
+			continue;
+		if (!prefix_contains(&d->src, &v->p.src) || (d->dst.len && !prefix_contains(&d->dst, &v->p.dst)))
+			continue;
+		k.rule = d->uid;
+		slot = table_find(&j->area.accounts, area_account_hash(&j->area, &k), (const struct table_key *)&k);
+		if (slot == TABLE_NONE || l->n_contract + l->n_rule == PAIR_ACCOUNTS)
+			continue;
+		if (kind == DYNAMIC_ALLOW)
+			l->account[l->n_contract++] = slot;	/* before any rule is there */
+		else
+			add_sorted(l, slot);
+	}
+}
+
+static void build(struct judge *j, const struct judge_packet *v, struct mono now, struct payers *l)
+{
+	struct addr in = addr_from_v6(v->key.in);
+	const struct policy_src *src;
+	const struct policy_dst *dst;
+	struct policy_bits bits;
+
+	*l = (struct payers){ 0 };
+	add_dynamic(j, v, DYNAMIC_ALLOW, now, l);
+	if (j->policy) {
+		src = policy_src_of(j->policy, &in);
+		dst = policy_dst_of(j->policy, &v->p.dst);
+		l->protected = dst->flags & DST_PROTECTED;
+		policy_match(j->policy, src, dst, v->cls, v->exit, &bits);
+		for (unsigned w = 0; w < POLICY_WORDS; w++)
+			for (uint64_t left = bits.w[w]; left; left &= left - 1)
+				add_rule(j, v, src, w * 64 + (unsigned)__builtin_ctzll(left), now, l);
+	}
+	add_dynamic(j, v, DYNAMIC_BLOCK, now, l);
+}
+
+/* [P2] Acquire on every entry: what a writer stored before it is seen, so a version unchanged at the end means that all
+ * entries are of that version. Pairs with the release stores in store(). */
+static bool load(const struct pair *p, const struct pair_cold *c, uint32_t version, struct payers *l)
+{
+	unsigned n, nc;
+
+	if (atomic_load_explicit(&p->version, memory_order_acquire) != version)
+		return false;
+	nc = atomic_load_explicit(&p->n_contract, memory_order_acquire);
+	l->n_rule = atomic_load_explicit(&p->n_rule, memory_order_acquire);
+	l->n_contract = nc & 0x7f;
+	l->protected = nc & PAIR_PROTECTED;
+	n = l->n_contract + l->n_rule;
+	for (unsigned i = 0; i < n && i < PAIR_INLINE; i++)
+		l->account[i] = atomic_load_explicit(&p->account[i], memory_order_acquire);
+	for (unsigned i = PAIR_INLINE; i < n && i < PAIR_ACCOUNTS; i++)
+		l->account[i] = atomic_load_explicit(&c->account[i - PAIR_INLINE], memory_order_acquire);
+	return n <= PAIR_ACCOUNTS && atomic_load_explicit(&p->version, memory_order_relaxed) == version;
+}
+
+static void store(struct pair *p, struct pair_cold *c, uint32_t version, const struct payers *l)
+{
+	uint16_t was = atomic_load_explicit(&p->version, memory_order_relaxed);
+	unsigned n = l->n_contract + l->n_rule;
+
+	if (was == PAIR_BUSY || was == version ||
+	    !atomic_compare_exchange_strong_explicit(&p->version, &was, PAIR_BUSY, memory_order_acq_rel,
+						     memory_order_relaxed))
+		return;	/* another worker writes it */
+	atomic_store_explicit(&p->n_rule, l->n_rule, memory_order_release);
+	atomic_store_explicit(&p->n_contract, (uint8_t)(l->n_contract | (l->protected ? PAIR_PROTECTED : 0)),
+			      memory_order_release);
+	for (unsigned i = 0; i < n && i < PAIR_INLINE; i++)
+		atomic_store_explicit(&p->account[i], l->account[i], memory_order_release);
+	for (unsigned i = PAIR_INLINE; i < n; i++)
+		atomic_store_explicit(&c->account[i - PAIR_INLINE], l->account[i], memory_order_release);
+	atomic_store_explicit(&p->version, (uint16_t)version, memory_order_release);
+}
+
+void payers_of(struct judge *j, const struct judge_packet *v, uint32_t version, struct mono now, struct payers *ret)
+{
+	struct area *a = &j->area;
+
+	if (v->pair == TABLE_NONE || v->key.class_uid == PAIR_CLASS_OVERFLOW) {
+		build(j, v, now, ret);	/* many destinations: no list can be kept */
+		return;
+	}
+	if (likely(load(&a->pair[v->pair], &a->pair_cold[v->pair], version, ret)))
+		return;
+	build(j, v, now, ret);
+	if (!ret->incomplete)
+		store(&a->pair[v->pair], &a->pair_cold[v->pair], version, ret);
+}

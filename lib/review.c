@@ -1,0 +1,292 @@
+/* review.c - what happens to accounts without a packet: blocks end, findings close, policy changes, recovery. */
+#include <errno.h>
+#include <string.h>
+
+#include "judge_internal.h"
+
+static uint32_t state_of(const struct account *a)
+{
+	return atomic_load_explicit(&a->state, memory_order_relaxed);
+}
+
+static void close_finding(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+
+	ledger_report(j, slot, true, now);
+	c->over = 0;
+	c->breached = 0;
+	memset(c->peak, 0, sizeof(c->peak));
+	atomic_fetch_and_explicit(&a->state, ~(uint32_t)(ACCOUNT_OPEN | ACCOUNT_BRAKED), memory_order_relaxed);
+}
+
+/* Lock held. false: nothing is left that the review must watch. */
+static bool review_account(struct judge *j, uint32_t slot, struct mono now, bool observing)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+	const struct policy_rule *r = ledger_rule(j, slot);
+	uint32_t hold = r ? r->hold_s : 1800;
+	bool was_blocked = state_of(a) & ACCOUNT_BLOCKED;
+
+	if (was_blocked && (now.ns >= c->blocked_until_ns || observing ||
+			    (c->rule != ACCOUNT_DYNAMIC && (!r || !r->enforce))))
+		ledger_unblock(j, slot, now);
+	ledger_refresh(j, slot, r, now);
+	if (state_of(a) & ACCOUNT_OPEN && !(state_of(a) & ACCOUNT_BLOCKED)) {
+		uint64_t quiet = now.ns - __atomic_load_n(&c->last_ns, __ATOMIC_RELAXED);
+
+		if ((was_blocked && !observing) || quiet >= hold * NS_PER_S)
+			close_finding(j, slot, now);
+		else if (c->pending)
+			ledger_report(j, slot, false, now);
+	} else if (c->pending) {
+		ledger_report(j, slot, false, now);
+	}
+	return state_of(a) & (ACCOUNT_OPEN | ACCOUNT_BLOCKED) || now.ns < c->grant_until_ns;
+}
+
+static void expire_dynamic(struct judge *j, struct mono now)
+{
+	bool any = false;
+
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
+		struct area_dynamic *d = &j->area.h->dynamic[i];
+
+		if (d->kind == DYNAMIC_NONE || now.ns < d->until_ns)
+			continue;
+		__atomic_store_n(&d->kind, DYNAMIC_NONE, __ATOMIC_RELEASE);
+		any = true;
+	}
+	if (any)
+		judge_lists_changed(j);
+}
+
+void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, uint32_t account), void *ctx)
+{
+	struct area *a = &j->area;
+	bool observing = now.ns < atomic_load_explicit(&a->h->observe_until_ns, memory_order_relaxed);
+	uint32_t blocks = 0, braked = 0;
+
+	expire_dynamic(j, now);
+	for (uint32_t w = 0; w < a->h->accounts / 64; w++) {
+		uint64_t left = atomic_load_explicit(&a->open[w], memory_order_relaxed);
+
+		for (; left; left &= left - 1) {
+			uint32_t slot = w * 64 + (uint32_t)__builtin_ctzll(left);
+			struct account_cold *c = &a->account_cold[slot];
+			bool blocked, announce;
+
+			account_lock(&a->account[slot]);
+			if (!review_account(j, slot, now, observing))
+				/* Before the unlock: who opens it again sets the bit again. */
+				atomic_fetch_and_explicit(&a->open[w], ~(1ULL << slot % 64), memory_order_relaxed);
+			blocked = state_of(&a->account[slot]) & ACCOUNT_BLOCKED;
+			braked += (state_of(&a->account[slot]) & ACCOUNT_BRAKED) != 0;
+			announce = blocked != c->announced;
+			c->announced = blocked;
+			account_unlock(&a->account[slot]);
+			blocks += blocked;
+			if (announce && changed)
+				changed(ctx, slot);
+		}
+	}
+	atomic_store_explicit(&a->h->blocks, blocks, memory_order_relaxed);
+	atomic_store_explicit(&a->h->braked, braked, memory_order_relaxed);
+}
+
+/* Versions of lists are 16 bits in a record: when the number comes round, a record not used since must not look fresh. */
+static void forget_lists(struct area *a)
+{
+	for (uint32_t i = 0; i < a->h->pairs; i++)
+		atomic_store_explicit(&a->pair[i].version, 0, memory_order_relaxed);
+}
+
+void judge_lists_changed(struct judge *j)
+{
+	struct area *a = &j->area;
+	uint32_t next = atomic_load_explicit(&a->h->list_version, memory_order_relaxed) + 1;
+
+	if (next >= PAIR_BUSY) {
+		forget_lists(a);
+		next = 1;
+	}
+	/* Release: pairs with the acquire in judge_batch(). */
+	atomic_store_explicit(&a->h->list_version, next, memory_order_release);
+}
+
+void judge_policy_changed(struct judge *j, struct mono now)
+{
+	struct area *a = &j->area;
+
+	judge_lists_changed(j);
+	for (uint32_t i = 0; i < a->h->accounts; i++) {
+		if (!table_is_full(&a->accounts, i))
+			continue;
+		account_lock(&a->account[i]);
+		ledger_refresh(j, i, ledger_rule(j, i), now);
+		account_unlock(&a->account[i]);
+	}
+}
+
+/* Fold what a pair passed into its host's overflow record, so that host totals stay exact. */
+static void fold_pair(void *ctx, uint32_t slot)
+{
+	struct judge *j = ctx;
+	struct area *a = &j->area;
+	struct pair *p = &a->pair[slot];
+	struct pair_cold *c = &a->pair_cold[slot];
+	struct pair_key k = p->key;
+	uint32_t to = TABLE_NONE;
+	int r;
+
+	if (k.class_uid == PAIR_CLASS_OVERFLOW)
+		return;
+	memset(k.out, 0, sizeof(k.out));
+	k.out_family = 0;
+	k.class_uid = PAIR_CLASS_OVERFLOW;
+	r = table_insert(&a->pairs, area_pair_hash(a, &k), (const struct table_key *)&k, &to);
+	if (r == 0 || r == -EEXIST) {
+		uint64_t packets = pair_packets(p, c) + atomic_load_explicit(&a->pair[to].packets, memory_order_relaxed);
+
+		atomic_fetch_add_explicit(&a->pair[to].bytes, atomic_load_explicit(&p->bytes, memory_order_relaxed),
+					  memory_order_relaxed);
+		atomic_store_explicit(&a->pair[to].packets, (uint32_t)packets, memory_order_relaxed);
+		atomic_fetch_add_explicit(&a->pair_cold[to].packets_high, (uint32_t)(packets >> 32),
+					  memory_order_relaxed);
+		atomic_fetch_add_explicit(&a->pair_cold[to].refused,
+					  atomic_load_explicit(&c->refused, memory_order_relaxed),
+					  memory_order_relaxed);
+	} else {
+		atomic_fetch_add_explicit(&a->h->folded_bytes, atomic_load_explicit(&p->bytes, memory_order_relaxed),
+					  memory_order_relaxed);
+	}
+}
+
+static void drop_pair(struct judge *j, uint32_t slot)
+{
+	fold_pair(j, slot);
+	memset(&j->area.pair_cold[slot], 0, sizeof(struct pair_cold));
+}
+
+static bool pair_is_idle(struct area *a, uint32_t slot)
+{
+	struct pair_cold *c = &a->pair_cold[slot];
+	uint32_t packets = atomic_load_explicit(&a->pair[slot].packets, memory_order_relaxed);
+	bool idle = packets == c->sweep_packets;
+
+	c->sweep_packets = packets;
+	return idle && a->pair[slot].key.class_uid != PAIR_CLASS_OVERFLOW;
+}
+
+/* An account of a pair that nobody would miss: closed, no credit out, and its windows have seen next to nothing. */
+static bool account_is_idle(struct area *a, uint32_t slot, struct mono now)
+{
+	struct account *x = &a->account[slot];
+	struct account_cold *c = &a->account_cold[slot];
+	uint32_t tick = atomic_load_explicit(&x->tick, memory_order_relaxed);
+
+	return x->key.kind == SUBJECT_PAIR && !(state_of(x) & ~(uint32_t)ACCOUNT_LOCK) && c->outstanding == 0 &&
+	       now.ns >= c->grant_until_ns && mono_tick(now) - tick > 12 &&
+	       atomic_load_explicit(&x->spent, memory_order_relaxed) < a->h->evict_below;
+}
+
+static unsigned retire(struct judge *j, unsigned which, struct table *t, unsigned want, struct mono now)
+{
+	struct area *a = &j->area;
+	uint32_t cap = table_capacity(t);
+
+	for (uint32_t i = 0; i < cap && j->nretired[which] < want; i++) {
+		uint32_t slot = t->state->hand++ & (cap - 1);
+
+		if (!table_is_full(t, slot))
+			continue;
+		if (which == 0 ? !pair_is_idle(a, slot) : !account_is_idle(a, slot, now))
+			continue;
+		if (table_retire(t, slot))
+			j->retired[which][j->nretired[which]++] = slot;
+	}
+	return j->nretired[which];
+}
+
+static bool crowded(const struct table *t)
+{
+	uint32_t live = atomic_load_explicit(&t->state->live, memory_order_relaxed), cap = table_capacity(t);
+
+	return live > cap / 8 * 7;
+}
+
+unsigned judge_evict_retire(struct judge *j, struct mono now)
+{
+	struct area *a = &j->area;
+	unsigned n = 0;
+
+	if (a->h->evict_below < 4096)
+		a->h->evict_below = 4096;
+	if (crowded(&a->pairs))
+		n += retire(j, 0, &a->pairs, JUDGE_EVICT, now);
+	if (crowded(&a->accounts)) {
+		unsigned m = retire(j, 1, &a->accounts, JUDGE_EVICT, now);
+
+		/* A whole turn found too little: next time accounts that passed twice as much may go. */
+		if (m < JUDGE_EVICT / 2 && a->h->evict_below < UINT64_MAX / 2)
+			a->h->evict_below *= 2;
+		if (m)
+			judge_lists_changed(j);	/* lists may name them */
+		n += m;
+	}
+	return n;
+}
+
+void judge_evict_release(struct judge *j)
+{
+	struct area *a = &j->area;
+
+	for (unsigned i = 0; i < j->nretired[0]; i++) {
+		drop_pair(j, j->retired[0][i]);
+		table_release(&a->pairs, j->retired[0][i]);
+	}
+	for (unsigned i = 0; i < j->nretired[1]; i++) {
+		memset(&a->account_cold[j->retired[1][i]], 0, sizeof(struct account_cold));
+		table_release(&a->accounts, j->retired[1][i]);
+	}
+	j->nretired[0] = j->nretired[1] = 0;
+}
+
+static void recover_dying_pair(void *ctx, uint32_t slot)
+{
+	drop_pair(ctx, slot);
+}
+
+static void recover_dying_account(void *ctx, uint32_t slot)
+{
+	struct judge *j = ctx;
+
+	memset(&j->area.account_cold[slot], 0, sizeof(struct account_cold));
+}
+
+void judge_recover(struct judge *j)
+{
+	struct area *a = &j->area;
+
+	table_recover(&a->accounts, recover_dying_account, j);
+	table_recover(&a->pairs, recover_dying_pair, j);
+	judge_lists_changed(j);
+	for (uint32_t i = 0; i < a->h->pairs; i++) {
+		uint16_t busy = PAIR_BUSY;
+
+		atomic_compare_exchange_strong_explicit(&a->pair[i].version, &busy, 0, memory_order_relaxed,
+							memory_order_relaxed);
+	}
+	for (uint32_t i = 0; i < a->h->accounts; i++) {
+		if (!table_is_full(&a->accounts, i))
+			continue;
+		account_recover(&a->account[i]);
+		a->account_cold[i].announced = 0;	/* the kernel's elements are put in again */
+		if (a->account_cold[i].rule != ACCOUNT_DYNAMIC)
+			a->account_cold[i].policy = 0;
+		if (state_of(&a->account[i]))
+			mark_open(a, i);
+	}
+}
