@@ -285,6 +285,18 @@ lab_egressd_ready() { grep -aq 'READY=1' "$LAB_DIR/notify.out"; }
 lab_egressd_settled() { lab_egressd_ready || ! kill -0 "$(lab_pid egressd)" 2>/dev/null; }
 lab_egressd_stop() { lab_stop egressd "${1:-TERM}" 10; }
 
+# lab_child engine|relay: process id of that child of the supervisor; 1 when there is none.
+lab_child() {
+	local p
+	for p in $(pgrep -P "$(lab_pid egressd)"); do
+		if tr '\0' ' ' <"/proc/$p/cmdline" | grep -qw -- "$1" || grep -qw "$1" "/proc/$p/comm"; then
+			echo "$p"
+			return 0
+		fi
+	done 2>/dev/null
+	return 1
+}
+
 # egressctl against the lab's daemon.
 ctl() { "$EGRESSD_BUILD/egressctl" --socket "$LAB_DIR/run/control.sock" "$@"; }
 
