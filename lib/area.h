@@ -41,6 +41,12 @@ enum area_counter {		/* per worker; area_counter_name() */
 	AC_COUNT = AC_REASON_FIRST + PACKET_REASONS
 };
 
+enum area_health {		/* times that something happened which people must know; the relay reports a rise */
+	HEALTH_ENGINE_RESTART, HEALTH_RULES_FLUSHED, HEALTH_RULES_FAILED, HEALTH_TABLE_FULL, HEALTH_BRAKE,
+	HEALTH_UNSEEN, HEALTH_QUEUE_LOST, HEALTH_RESTORED,
+	HEALTH_COUNT
+};
+
 struct area_worker {
 	_Atomic uint64_t heartbeat_ns;	/* boottime of the last loop turn */
 	_Atomic uint64_t counter[AC_COUNT];
@@ -82,6 +88,7 @@ struct area_header {
 	_Atomic uint64_t brake_ns[AREA_BRAKE];	/* times of the last new blocks */
 	_Atomic uint32_t brake_next;
 
+	_Atomic uint64_t health[HEALTH_COUNT];
 	_Atomic uint64_t folded_bytes;	/* of evicted pairs whose host's overflow record found no place */
 	uint64_t evict_below;		/* idle pair accounts that ever passed less may be evicted */
 

@@ -77,7 +77,7 @@ static void grant(struct judge *j, uint32_t slot, const struct policy_rule *r, u
 	c->grant_until_ns = mono_add_s(now, ttl_s).ns;
 	ledger_unblock(j, slot, now);
 	ledger_refresh(j, slot, r, now);
-	mark_open(&j->area, slot);
+	mark_for_review(&j->area, slot);
 }
 
 /* Manual blocks that cover the pair end too. */
@@ -218,7 +218,7 @@ int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now)
 	atomic_fetch_or_explicit(&j->area.account[slot].state, ACCOUNT_BLOCKED, memory_order_relaxed);
 	ledger_refresh(j, slot, NULL, now);
 	account_unlock(&j->area.account[slot]);
-	mark_open(&j->area, slot);
+	mark_for_review(&j->area, slot);
 	begin(j, at, d, DYNAMIC_BLOCK);
 	return 0;
 }

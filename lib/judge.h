@@ -65,6 +65,9 @@ int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix
 int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 
+/* The next review looks at this account, whatever its state. */
+void mark_for_review(struct area *a, uint32_t account);
+
 /* Pairs re-read their account lists at their next packet (a decision came or went). */
 void judge_lists_changed(struct judge *j);
 

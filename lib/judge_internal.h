@@ -41,9 +41,3 @@ bool ledger_enforces(const struct judge *j, const struct account *a, const struc
 void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now);
 void ledger_unblock(struct judge *j, uint32_t slot, struct mono now);
 void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now);
-
-static inline void mark_open(struct area *a, uint32_t slot)
-{
-	/* Relaxed: the review finds it in this second or the next. */
-	atomic_fetch_or_explicit(&a->open[slot / 64], 1ULL << slot % 64, memory_order_relaxed);
-}

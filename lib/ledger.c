@@ -79,7 +79,7 @@ static void open_finding(struct judge *j, uint32_t slot, struct mono now)
 	c->opened_ns = now.ns;
 	c->opened_refused = atomic_load_explicit(&a->refused, memory_order_relaxed);
 	set_state(a, ACCOUNT_OPEN);
-	mark_open(&j->area, slot);
+	mark_for_review(&j->area, slot);
 }
 
 void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now)

@@ -9,6 +9,12 @@ static uint32_t state_of(const struct account *a)
 	return atomic_load_explicit(&a->state, memory_order_relaxed);
 }
 
+void mark_for_review(struct area *a, uint32_t account)
+{
+	/* Relaxed: the review finds it in this second or the next. */
+	atomic_fetch_or_explicit(&a->open[account / 64], 1ULL << account % 64, memory_order_relaxed);
+}
+
 static void close_finding(struct judge *j, uint32_t slot, struct mono now)
 {
 	struct account *a = &j->area.account[slot];
@@ -287,6 +293,6 @@ void judge_recover(struct judge *j)
 		if (a->account_cold[i].rule != ACCOUNT_DYNAMIC)
 			a->account_cold[i].policy = 0;
 		if (state_of(&a->account[i]))
-			mark_open(a, i);
+			mark_for_review(a, i);
 	}
 }

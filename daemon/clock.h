@@ -1,0 +1,29 @@
+/* clock.h - the two clocks, read in daemon/ only. */
+#pragma once
+
+#include <stdint.h>
+#include <time.h>
+
+#include "mono.h"
+
+static inline struct mono clock_mono(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_BOOTTIME, &t);
+	return (struct mono){ (uint64_t)t.tv_sec * NS_PER_S + (uint64_t)t.tv_nsec };
+}
+
+static inline uint64_t clock_wall_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* unix microseconds of a boottime instant, by today's wall clock */
+static inline uint64_t clock_wall_of(struct mono at)
+{
+	return clock_wall_us() - (clock_mono().ns - at.ns) / 1000;
+}

@@ -1,0 +1,416 @@
+/* engine.c - the engine's main thread: start, commands, the second's work. See engine.h. */
+#include "engine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "log.h"
+#include "nfq.h"
+#include "snapshot.h"
+
+#define COPY_RANGE   256
+#define QUEUE_MAXLEN 32768
+#define STUCK_NS     (5 * NS_PER_S)
+
+static int map_fd(int fd, int prot, void **ret, size_t *ret_size)
+{
+	struct stat st;
+	void *p;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	p = mmap(NULL, (size_t)st.st_size, prot, MAP_SHARED, fd, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	*ret = p;
+	*ret_size = (size_t)st.st_size;
+	return 0;
+}
+
+static int load_config(struct config *c)
+{
+	ssize_t n = pread(FD_CONFIG, c, sizeof(*c), 0);
+
+	if (n < 0)
+		return -errno;
+	return n == sizeof(*c) && c->magic == CONFIG_MAGIC ? 0 : -EPROTO;
+}
+
+static int wake(void *ctx)
+{
+	struct engine *e = ctx;
+
+	return eventfd_write(e->wake, 1) < 0 ? -errno : 0;
+}
+
+/* ---- to the supervisor and the relay ---- */
+
+static void tell(int sock, uint16_t kind, uint64_t token, int32_t result, uint32_t count, const char *text, int fd)
+{
+	struct proto_msg m = { .magic = PROTO_MAGIC, .kind = kind, .token = token };
+
+	m.u.reply.result = result;
+	m.u.reply.count = count;
+	snprintf(m.u.reply.text, sizeof(m.u.reply.text), "%s", text);
+	if (proto_send(sock, &m, fd) < 0)
+		log_warning("message %u to %s not sent: %s", kind, sock == FD_SUPER ? "supervisor" : "relay", strerror(errno));
+}
+
+static void keep_policy(struct engine *e)
+{
+	struct proto_msg m = { .magic = PROTO_MAGIC, .kind = PROTO_KEEP_POLICY };
+
+	m.u.policy.version = e->policy->version;
+	m.u.policy.size = (uint32_t)e->policy->size;
+	if (proto_send(FD_SUPER, &m, e->policy->fd) < 0)
+		log_warning("policy not handed to the supervisor: %s; an engine restart will wait for the relay", strerror(errno));
+}
+
+static void become_ready(struct engine *e)
+{
+	if (e->ready)
+		return;
+	e->ready = true;
+	tell(FD_SUPER, PROTO_READY, 0, 0, 0, "", -1);
+}
+
+/* ---- commands ---- */
+
+static struct area_dynamic dynamic_of(const struct proto_decision *d, struct mono now)
+{
+	struct area_dynamic x = { .src = d->src, .dst = d->dst, .budget = d->budget };
+
+	snprintf(x.id, sizeof(x.id), "%s", d->id);
+	snprintf(x.author, sizeof(x.author), "%s", d->author);
+	snprintf(x.reason, sizeof(x.reason), "%s", d->reason);
+	x.uid = hash_uid(x.id, strlen(x.id));
+	x.since_ns = now.ns;
+	x.until_ns = mono_add_s(now, d->ttl_s).ns;
+	return x;
+}
+
+static void set_policy(struct engine *e, const struct proto_msg *m, int fd)
+{
+	char why[200] = "";
+	int r = -EBADMSG;
+
+	if (fd < 0)
+		snprintf(why, sizeof(why), "no descriptor came with the policy");
+	else
+		r = enforce_policy(e, fd, m->u.policy.version, why);
+	if (r == 0) {
+		keep_policy(e);
+		become_ready(e);
+		log_info("policy %u in force", m->u.policy.version);
+	} else {
+		log_error("policy %u not applied: %s; %s", m->u.policy.version, why,
+			  e->policy ? "keeping the one in force" : "waiting for another");
+	}
+	tell(FD_PEER, PROTO_REPLY, m->token, r, 0, why, -1);
+}
+
+static void check_area(struct engine *e, const struct proto_msg *m)
+{
+	const char *why = "";
+	int r = 0;
+
+	/* Workers go on meanwhile: a count caught in between is looked at again. */
+	for (int i = 0; i < 20; i++) {
+		r = area_check(&e->area, &why);
+		if (r == 0)
+			break;
+		usleep(5000);
+	}
+	tell(FD_PEER, PROTO_REPLY, m->token, r, 0, r < 0 ? why : "", -1);
+}
+
+static int decide(struct engine *e, const struct proto_msg *m, struct mono now, uint32_t *count)
+{
+	const struct proto_decision *d = &m->u.decision;
+	struct area_dynamic x = dynamic_of(d, now);
+
+	*count = 1;
+	switch (m->kind) {
+	case PROTO_UNBLOCK:
+		return judge_unblock(&e->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, count);
+	case PROTO_ALLOW:
+		return judge_allow(&e->judge, &x, now);
+	case PROTO_BLOCK:
+		return judge_block(&e->judge, &x, now);
+	case PROTO_OBSERVE:
+		atomic_store_explicit(&e->area.h->observe_until_ns, d->ttl_s ? mono_add_s(now, d->ttl_s).ns : 0,
+				      memory_order_relaxed);
+		judge_policy_changed(&e->judge, now);	/* caps follow the mode at once */
+		return 0;
+	default:
+		return -EBADMSG;
+	}
+}
+
+static void decision(struct engine *e, const struct proto_msg *m)
+{
+	struct mono now = clock_mono();
+	uint32_t n = 0;
+	int r = decide(e, m, now, &n);
+
+	enforce_review(e, now);
+	tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0 ? n : 0,
+	     r == -ENOENT   ? "nothing is blocked there"
+	     : r == -ENOSPC ? "too many decisions in force"
+	     : r == -EEXIST ? "a decision with this id is in force"
+			    : "",
+	     -1);
+}
+
+static void command(struct engine *e)
+{
+	struct proto_msg m;
+	int fd = -1, r = proto_receive(FD_PEER, &m, &fd, MSG_DONTWAIT);
+
+	if (r <= 0) {
+		if (r == -EBADMSG)
+			log_warning("a malformed message from the relay was dropped");
+		return;
+	}
+	if (m.kind == PROTO_POLICY) {
+		set_policy(e, &m, fd);
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (m.kind == PROTO_CHECK)
+		check_area(e, &m);
+	else
+		decision(e, &m);
+}
+
+/* ---- the second ---- */
+
+/* [E3] */
+static bool workers_alive(struct engine *e, struct mono now)
+{
+	bool alive = true;
+
+	for (unsigned i = 0; i < e->nworkers; i++) {
+		struct engine_worker *w = &e->worker[i];
+		uint64_t beat = atomic_load_explicit(&e->area.h->worker[i].heartbeat_ns, memory_order_relaxed);
+
+		if (beat != w->seen_beat) {
+			w->seen_beat = beat;
+			w->seen_ns = now.ns;
+		}
+		alive = alive && now.ns - w->seen_ns < STUCK_NS;
+	}
+	return alive;
+}
+
+static void second(struct engine *e)
+{
+	struct mono now = clock_mono();
+	int64_t offset = (int64_t)(clock_wall_us() / 1000000) - (int64_t)mono_s(now);
+
+	e->judge.wall_offset_s = offset;
+	for (unsigned i = 0; i < e->nworkers; i++)
+		__atomic_store_n(&e->worker[i].judge.wall_offset_s, offset, __ATOMIC_RELAXED);
+	enforce_review(e, now);
+	enforce_health(e, now);
+	if (workers_alive(e, now))
+		tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
+}
+
+static void run(struct engine *e, int timer)
+{
+	struct pollfd p[] = {
+		{ .fd = FD_PEER, .events = POLLIN },
+		{ .fd = e->wake, .events = POLLIN },
+		{ .fd = timer, .events = POLLIN },
+		{ .fd = FD_SUPER, .events = POLLIN },
+	};
+	uint64_t n;
+
+	for (;;) {
+		if (poll(p, ARRAY_SIZE(p), -1) < 0)
+			continue;
+		if (p[3].revents)
+			return;	/* the supervisor is gone: its successor starts an engine of its own */
+		if (p[1].revents && read(e->wake, &n, sizeof(n)) == sizeof(n)) {
+			enforce_review(e, clock_mono());
+			(void)eventfd_write(FD_BELL, 1);
+		}
+		if (p[2].revents && read(timer, &n, sizeof(n)) == sizeof(n)) {
+			second(e);
+			(void)eventfd_write(FD_BELL, 1);
+		}
+		if (p[0].revents & POLLHUP)
+			p[0].fd = -1;
+		else if (p[0].revents)
+			command(e);
+	}
+}
+
+/* ---- start ---- */
+
+static int open_queues(struct engine *e)
+{
+	for (unsigned i = 0; i < e->nworkers; i++) {
+		struct engine_worker *w = &e->worker[i];
+		struct nfq_info info = { 0 };
+		int r;
+
+		w->e = e;
+		w->index = i;
+		w->fd = FD_QUEUE + (int)i;
+		w->queue = (uint16_t)(e->config.queue_first + i);
+		r = nfq_setup(w->fd, w->queue, COPY_RANGE, QUEUE_MAXLEN,
+			      NFQ_GSO | (e->config.failure == FAILURE_OPEN ? NFQ_FAIL_OPEN : 0), &info);
+		if (r < 0) {
+			char text[200];
+			uint32_t holder = nfq_holder(w->queue);
+
+			if (r == -EPERM && holder)
+				snprintf(text, sizeof(text), "queue %u is held by another process (netlink port %u, often "
+					 "its process id): stop it, or set queues.first to a free number", w->queue, holder);
+			else if (r == -EPERM)
+				snprintf(text, sizeof(text), "queue %u: not permitted: run as root or with CAP_NET_ADMIN",
+					 w->queue);
+			else
+				snprintf(text, sizeof(text), "queue %u: %s: is nfnetlink_queue in this kernel?", w->queue,
+					 strerror(-r));
+			log_error("%s", text);
+			tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);
+			return r;
+		}
+		if (!(info.flags & NFQ_GSO))
+			log_notice("queue %u: this kernel does not hand over large packets whole; more packets, same bytes",
+				   w->queue);
+		w->judge = e->judge;
+		w->judge.counter = e->area.h->worker[i].counter;
+		w->judge.notify = wake;
+		w->judge.ctx = e;
+		w->seen_ns = clock_mono().ns;
+		worker_recover(e, i);
+	}
+	return 0;
+}
+
+static void restore(struct engine *e, struct mono now)
+{
+	char why[200] = "";
+	uint64_t gap = 0;
+	int r;
+
+	if (fcntl(FD_SNAPSHOT, F_GETFD) < 0)
+		return;
+	r = snapshot_restore(FD_SNAPSHOT, &e->area, now, clock_wall_us(), &gap, why, sizeof(why));
+	close(FD_SNAPSHOT);
+	if (r == -ENOENT)
+		return;
+	if (r < 0) {
+		log_warning("snapshot not restored: %s; sums start at zero", why);
+		return;
+	}
+	atomic_fetch_add_explicit(&e->area.h->gap_ns, gap, memory_order_relaxed);
+	atomic_fetch_add_explicit(&e->area.h->health[HEALTH_RESTORED], 1, memory_order_relaxed);
+	log_notice("%s", why);	/* "restored, gap 14:02:10-14:03:41" */
+}
+
+static int start(struct engine *e)
+{
+	static _Atomic uint64_t own_counters[AC_COUNT];	/* the main thread judges nothing; decisions count here */
+	struct mono now = clock_mono();
+	size_t size = 0;
+	void *mem;
+	int r = load_config(&e->config);
+
+	if (r == 0)
+		r = map_fd(FD_AREA, PROT_READ | PROT_WRITE, &mem, &size);
+	if (r == 0)
+		r = area_open(mem, size, &e->area);
+	if (r < 0) {
+		log_error("shared memory of the supervisor: %s", strerror(-r));
+		return r;
+	}
+	e->nworkers = e->config.queue_count;
+	e->judge.area = e->area;
+	e->judge.counter = own_counters;
+	e->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	e->ioctl_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (e->wake < 0 || e->ioctl_fd < 0)
+		return -errno;
+	restore(e, now);
+	judge_recover(&e->judge);
+	r = rules_open(FD_NFT_OWNER, FD_NFT_KEEP, &e->rules);
+	if (r < 0) {
+		log_error("nftables socket: %s", strerror(-r));
+		return r;
+	}
+	if (atomic_fetch_add_explicit(&e->area.h->engine_starts, 1, memory_order_relaxed) > 0)
+		atomic_fetch_add_explicit(&e->area.h->health[HEALTH_ENGINE_RESTART], 1, memory_order_relaxed);
+	atomic_store_explicit(&e->area.h->engine_started_ns, now.ns, memory_order_relaxed);
+	return 0;
+}
+
+/* The policy that the last engine had: no need to wait for the relay. */
+static void inherit_policy(struct engine *e)
+{
+	uint32_t version = atomic_load_explicit(&e->area.h->policy_version, memory_order_relaxed);
+	char why[200] = "";
+	int fd;
+
+	if (fcntl(FD_POLICY, F_GETFD) < 0)
+		return;
+	fd = fcntl(FD_POLICY, F_DUPFD_CLOEXEC, FD_QUEUE + AREA_WORKERS);
+	close(FD_POLICY);
+	if (fd < 0)
+		return;
+	if (enforce_policy(e, fd, version, why) < 0)
+		log_error("policy kept from before the restart: %s; waiting for the relay", why);
+}
+
+int engine_main(void)
+{
+	static struct engine e;
+	struct itimerspec each = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
+	int timer, r;
+
+	log_open("engine");
+	r = start(&e);
+	if (r < 0)
+		return EXIT_FAILURE;
+	inherit_policy(&e);	/* before the slots are recovered: what is repeated is judged by it */
+	r = open_queues(&e);
+	if (r < 0)
+		return EXIT_FAILURE;
+	timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (timer < 0 || timerfd_settime(timer, 0, &each, NULL) < 0) {
+		log_error("timer: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	r = confine_engine();
+	if (r < 0)
+		log_warning("confinement not complete: %s; going on with what the service manager set", strerror(-r));
+	for (unsigned i = 0; i < e.nworkers; i++) {
+		r = pthread_create(&e.worker[i].thread, NULL, worker_run, &e.worker[i]);
+		if (r != 0) {
+			log_error("worker thread: %s", strerror(r));
+			return EXIT_FAILURE;
+		}
+	}
+	if (e.policy)
+		become_ready(&e);
+	run(&e, timer);
+	return EXIT_SUCCESS;
+}

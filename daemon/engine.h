@@ -1,0 +1,83 @@
+/* engine.h - the process that judges: one worker thread a queue, and a main thread for everything that is not a packet.
+ *
+ * [E1] Restart   everything it needs is in inherited descriptors and the area; a new engine answers what the dead one had in
+ *                hand before it reads on: nothing lost, nothing passes unjudged.
+ * [E2] Policy    workers change policy at a batch's end (QSBR); a packet is judged by one policy as a whole.
+ * [E3] Alive     PROTO_ALIVE goes to the supervisor only while every worker's heartbeat advances.
+ * [E4] Confined  after start: no new socket, no file opened for writing, no capability but CAP_NET_ADMIN.
+ * Files          engine.c (main thread), worker.c (packets), enforce.c (policy and blocks into the kernel), confine.c.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "judge.h"
+#include "proto.h"
+#include "rules.h"
+
+#define ENGINE_IFACES 64
+
+struct engine_iface {		/* device of an exit */
+	uint32_t index;		/* ifindex */
+	uint8_t exit;		/* index + 1 */
+};
+
+struct engine_policy {		/* immutable once published; freed after a grace period */
+	struct policy view;
+	void *blob;
+	size_t size;
+	uint32_t no;		/* judge.policy_no */
+	uint32_t version;	/* number to show */
+	int fd;
+	uint32_t nifaces;
+	struct engine_iface iface[ENGINE_IFACES];
+};
+
+struct engine_worker {
+	struct engine *e;
+	pthread_t thread;
+	unsigned index;
+	int fd;			/* queue socket */
+	uint16_t queue;
+	struct judge judge;
+	uint64_t seen_beat;	/* main thread: heartbeat at its last look */
+	uint64_t seen_ns;
+};
+
+struct engine {
+	struct config config;
+	struct area area;
+	struct engine_policy *policy;	/* RCU */
+	struct judge judge;		/* main thread's */
+	struct rules *rules;
+	enum rules_flavour flavour;
+	int wake;			/* eventfd: workers to main thread */
+	int ioctl_fd;			/* made before confinement, for interface numbers */
+	uint32_t next_no;
+	bool ready;
+	uint64_t token;
+	unsigned nworkers;
+	struct engine_worker worker[AREA_WORKERS];
+};
+
+/* The process: returns its exit code. Descriptors as in proto.h. */
+int engine_main(void);
+
+/* worker.c */
+void *worker_run(void *arg);
+/* Before any worker runs: answers what the dead engine left in the slots. */
+void worker_recover(struct engine *e, unsigned index);
+
+/* enforce.c: main thread. 0 or -errno, logged. */
+int enforce_policy(struct engine *e, int blob_fd, uint32_t version, char why[200]) MUST_CHECK;
+int enforce_rules(struct engine *e) MUST_CHECK;
+/* judge_review(), then blocked sets follow; counters are read. */
+void enforce_review(struct engine *e, struct mono now);
+void enforce_health(struct engine *e, struct mono now);
+
+/* confine.c */
+int confine_engine(void) MUST_CHECK;
+int confine_relay(void) MUST_CHECK;

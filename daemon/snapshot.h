@@ -1,0 +1,29 @@
+/* snapshot.h - sums, blocks, findings and decisions in a file, for when the memory itself is gone (reboot, no FD store).
+ *
+ * Written by the relay every 60 s and at stop from its read-only view; read by an engine that starts on a new area.
+ *
+ * [SN1] Whole    written to a temporary file, fsync, rename, directory fsync; the previous one stays as NAME.1.
+ * [SN2] Checked  BLAKE2b-256 over everything; a torn or flipped file is refused whole (-EBADMSG), and the previous is tried
+ *                (FAULTS 22). Another layout version is refused with a clear text (FAULTS 40).
+ * [SN3] Bounds   ages of buckets are kept by the wall clock, the gap counts as time without bytes and is told. A wall clock
+ *                that went back counts as no time passed (never late).
+ * [SN4] Live     taken while workers charge: each account is as of some instant within the writing.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "area.h"
+#include "compiler.h"
+
+/* state_dir/snapshot from the area. 0 or -errno; nothing is left half-written. */
+int snapshot_write(const char *state_dir, const struct area *a, struct mono now, uint64_t wall_us) MUST_CHECK;
+
+/* The newest good file of state_dir, opened read-only and checked; -ENOENT: none. Supervisor only opens, checks nothing. */
+int snapshot_open(const char *state_dir) MUST_CHECK;
+
+/* Into a freshly formatted area. fd is the file (or, when refused, the caller may try the older one). *ret_gap_ns: time
+ * between writing and now. why: "restored, gap 14:02:10-14:03:41" or what is wrong. -ENOENT: empty file. */
+int snapshot_restore(int fd, struct area *a, struct mono now, uint64_t wall_us, uint64_t *ret_gap_ns, char *why,
+		     size_t why_size) MUST_CHECK;
