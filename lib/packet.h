@@ -5,8 +5,12 @@
  *                 rest is: malformed packets are never a way around the accounting. `notes` says what was broken.
  * [K3] Length     len is true_len when the caller knows it (CAP_LEN or skb length: BIG TCP has total length 0), else
  *                 the header's: IPv4 total length, IPv6 40 + payload length. A byte of egressd is a byte of this length.
+ *                 A header that cannot be right (total length below 20, payload length 0 with a payload) and no
+ *                 true_len: caplen, so that a forged field makes no packet free of charge.
  * [K4] Ports      Only from the first fragment and only when wholly captured; otherwise 0 and PACKET_NO_PORTS.
  * [K5] Work       At most PACKET_EXT_MAX IPv6 extension headers are walked (RFC 8200); beyond that PACKET_EXT_DEEP.
+ *                 Hop-by-hop, routing, fragment, destination options and AH are walked, as Linux does; all others end
+ *                 the walk and are the protocol. IPv4 has no walk: AH is a protocol there.
  * Not here        checksums, link layers (capture files: pcap reader), reassembly.
  */
 #pragma once
