@@ -151,16 +151,15 @@ static int apply(struct engine *e, const struct engine_policy *p, const char **r
 	return 0;
 }
 
-int enforce_rules(struct engine *e)
+static void rules_again(struct engine *e)
 {
 	const char *what = "";
-	int r = e->policy ? apply(e, e->policy, &what) : 0;
+	int r = apply(e, e->policy, &what);
 
 	if (r < 0) {
 		health(e, HEALTH_RULES_FAILED);
 		log_error("kernel rules: %s: %s; traffic is not queued, trying again each second", what, strerror(-r));
 	}
-	return r;
 }
 
 /* ---- blocked sets ---- */
@@ -364,7 +363,7 @@ void enforce_review(struct engine *e, struct mono now)
 
 int enforce_policy(struct engine *e, int blob_fd, uint32_t version, char why[200])
 {
-	struct engine_policy *p, *old = e->policy;
+	struct engine_policy *p = NULL, *old = e->policy;
 	const char *what = "";
 	int r = policy_map(blob_fd, &p, &what);
 
@@ -424,7 +423,8 @@ static void read_counters(struct engine *e)
 	atomic_store_explicit(&h->unseen_packets, k.unseen_packets, memory_order_relaxed);
 	if (k.unseen_packets > before) {
 		health(e, HEALTH_UNSEEN);
-		(void)rules_unseen_dump(e->rules, pair_unseen, e);	/* by pair: for people; the total above is exact */
+		if (rules_unseen_dump(e->rules, pair_unseen, e) < 0)
+			log_warning("unseen bytes by pair cannot be read; the total stands");
 	}
 }
 
@@ -462,7 +462,7 @@ void enforce_health(struct engine *e, struct mono now)
 				e->area.account_cold[i].announced = 0;
 				mark_for_review(&e->area, i);
 			}
-		(void)enforce_rules(e);	/* logged there, tried again in a second */
+		rules_again(e);
 		enforce_review(e, now);
 	}
 	read_counters(e);

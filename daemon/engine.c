@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -231,13 +233,25 @@ static void second(struct engine *e)
 		tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
 }
 
-static void run(struct engine *e, int timer)
+/* Asked to stop: the rules leave while the workers still answer, so that what waits in the queues is judged, not dropped. */
+static void leave(struct engine *e)
+{
+	int r = rules_remove(e->rules);
+
+	if (r < 0)
+		log_error("rules left in the kernel: %s", strerror(-r));
+	atomic_store_explicit(&e->area.h->rules_in, 0, memory_order_relaxed);
+	usleep(100000);
+}
+
+static void run(struct engine *e, int timer, int sigfd)
 {
 	struct pollfd p[] = {
 		{ .fd = FD_PEER, .events = POLLIN },
 		{ .fd = e->wake, .events = POLLIN },
 		{ .fd = timer, .events = POLLIN },
 		{ .fd = FD_SUPER, .events = POLLIN },
+		{ .fd = sigfd, .events = POLLIN },
 	};
 	uint64_t n;
 
@@ -246,6 +260,10 @@ static void run(struct engine *e, int timer)
 			continue;
 		if (p[3].revents)
 			return;	/* the supervisor is gone: its successor starts an engine of its own */
+		if (p[4].revents) {
+			leave(e);
+			return;
+		}
 		if (p[1].revents && read(e->wake, &n, sizeof(n)) == sizeof(n)) {
 			enforce_review(e, clock_mono());
 			(void)eventfd_write(FD_BELL, 1);
@@ -332,7 +350,7 @@ static int start(struct engine *e)
 	static _Atomic uint64_t own_counters[AC_COUNT];	/* the main thread judges nothing; decisions count here */
 	struct mono now = clock_mono();
 	size_t size = 0;
-	void *mem;
+	void *mem = NULL;
 	int r = load_config(&e->config);
 
 	if (r == 0)
@@ -384,10 +402,15 @@ int engine_main(void)
 {
 	static struct engine e;
 	struct itimerspec each = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
-	int timer, r;
+	int timer, sigfd, r;
+	sigset_t set;
 
 	log_open("engine");
-	r = start(&e);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigprocmask(SIG_BLOCK, &set, NULL);	/* before the threads, which inherit it */
+	sigfd = signalfd(-1, &set, SFD_CLOEXEC);
+	r = sigfd < 0 ? -errno : start(&e);
 	if (r < 0)
 		return EXIT_FAILURE;
 	inherit_policy(&e);	/* before the slots are recovered: what is repeated is judged by it */
@@ -411,6 +434,6 @@ int engine_main(void)
 	}
 	if (e.policy)
 		become_ready(&e);
-	run(&e, timer);
+	run(&e, timer, sigfd);
 	return EXIT_SUCCESS;
 }

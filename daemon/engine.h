@@ -73,7 +73,6 @@ void worker_recover(struct engine *e, unsigned index);
 
 /* enforce.c: main thread. 0 or -errno, logged. */
 int enforce_policy(struct engine *e, int blob_fd, uint32_t version, char why[200]) MUST_CHECK;
-int enforce_rules(struct engine *e) MUST_CHECK;
 /* judge_review(), then blocked sets follow; counters are read. */
 void enforce_review(struct engine *e, struct mono now);
 void enforce_health(struct engine *e, struct mono now);

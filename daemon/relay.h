@@ -1,0 +1,12 @@
+/* relay.h - the process that talks: control socket, findings to spool and Redis, policy compiler, snapshots.
+ *
+ * [Y1] Read-only  it maps the area read-only and changes the engine's state only by the messages of proto.h.
+ * [Y2] Once       every (finding, rev) is one record in the spool: rev is compared with the last one written, also across a
+ *                 relay's death (the spool's tail is read at start).
+ * [Y3] Order      spool (fsync) first, then journal, then Redis.
+ * Files           relay.c (loop), report.c (findings from the area), control.c + control_*.c (verbs), courier.c (Redis thread),
+ *                 policy_source.c (policy file to blob), snapshot.c.
+ */
+#pragma once
+
+int relay_main(void);	/* exit code; descriptors as in proto.h */

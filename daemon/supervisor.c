@@ -1,0 +1,508 @@
+/* supervisor.c - see supervisor.h for the contract. */
+#include "supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "area.h"
+#include "children.h"
+#include "clock.h"
+#include "log.h"
+#include "nfq.h"
+#include "proto.h"
+#include "rules.h"
+#include "snapshot.h"
+
+#define QUEUE_RCVBUF (64U << 20)
+#define EARLY_DEATHS 5		/* in EARLY_S before READY: give up */
+#define EARLY_S	     20
+#define STOP_MS	     5000
+
+enum child_role { ENGINE, RELAY, ROLES };
+
+struct child {
+	const char *role;
+	pid_t pid;
+	int ours, theirs;	/* socket pair to the supervisor */
+	bool ready;
+	unsigned starts;
+	uint64_t started_ns;
+};
+
+struct supervisor {
+	struct config config;
+	int config_fd, area, bell, policy, snapshot;
+	int owner, keep, queue[AREA_WORKERS];
+	int peer[2];		/* [ENGINE], [RELAY] */
+	struct child child[ROLES];
+	uint64_t alive_ns;
+	bool told_ready;
+	char failed[200];
+};
+
+/* ---- what must outlive the children ---- */
+
+static void store(int fd, const char *name)
+{
+	char state[64];
+
+	snprintf(state, sizeof(state), "FDSTORE=1\nFDNAME=%s", name);
+	if (sd_pid_notify_with_fds(0, 0, state, &fd, 1) < 0)
+		log_warning("service manager did not take descriptor %s: %s", name, strerror(errno));
+}
+
+static void unstore(const char *name)
+{
+	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+}
+
+/* Takes the descriptor that the service manager kept under this name; -ENOENT. */
+static int stored(char **names, int n, const char *name)
+{
+	for (int i = 0; i < n; i++)
+		if (names && strcmp(names[i], name) == 0) {
+			int fd = child_lift(SD_LISTEN_FDS_START + i);
+
+			names[i][0] = '\0';
+			return fd;
+		}
+	return -ENOENT;
+}
+
+static int sealed_config(const struct config *c)
+{
+	int fd = memfd_create("egressd-config", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, c, sizeof(*c)) != (ssize_t)sizeof(*c) ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		close(fd);
+		return -EIO;
+	}
+	return child_lift(fd);
+}
+
+static void boot_id(uint8_t id[16])
+{
+	char text[40] = "";
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	unsigned n = 0;
+
+	if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0)
+		for (char *p = text; *p && n < 32; p++) {
+			unsigned v = *p >= '0' && *p <= '9' ? (unsigned)(*p - '0') :
+				     *p >= 'a' && *p <= 'f' ? (unsigned)(*p - 'a' + 10) : 16;
+
+			if (v < 16) {
+				id[n / 2] = (uint8_t)(id[n / 2] << 4 | v);
+				n++;
+			}
+		}
+	if (fd >= 0)
+		close(fd);
+}
+
+static uint32_t accounts_for(const struct config *c)
+{
+	return c->pairs * 2;
+}
+
+/* An area kept by the service manager is used when it is of this layout and these sizes. */
+static bool area_fits(int fd, const struct config *c)
+{
+	size_t size = area_size(c->pairs, accounts_for(c));
+	struct stat st;
+	struct area a;
+	void *mem;
+	bool fits;
+
+	if (fstat(fd, &st) < 0 || (size_t)st.st_size != size)
+		return false;
+	mem = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED)
+		return false;
+	fits = area_open(mem, size, &a) == 0 && a.h->pairs == c->pairs && a.h->workers == c->queue_count;
+	munmap(mem, size);
+	return fits;
+}
+
+static int new_area(const struct config *c)
+{
+	size_t size = area_size(c->pairs, accounts_for(c));
+	int fd = memfd_create("egressd-area", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	uint8_t boot[16] = { 0 };
+	struct hash_key key;
+	uint64_t id;
+	void *mem;
+
+	if (fd < 0)
+		return -errno;
+	fd = child_lift(fd);
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+		return -errno;
+	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mem == MAP_FAILED || getrandom(&key, sizeof(key), 0) != sizeof(key) || getrandom(&id, sizeof(id), 0) != sizeof(id))
+		return -errno;
+	boot_id(boot);
+	area_format(mem, c->pairs, accounts_for(c), c->queue_count, &key, id & UINT32_MAX, boot, clock_mono());
+	munmap(mem, size);
+	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+		return -errno;
+	return fd;
+}
+
+static int open_area(struct supervisor *s, char **names, int n)
+{
+	int fd = stored(names, n, "area");
+
+	if (fd >= 0 && area_fits(fd, &s->config)) {
+		s->area = fd;
+		log_notice("took over the running table");
+		return 0;
+	}
+	if (fd >= 0) {
+		log_notice("the kept table is of another layout or size; starting from the snapshot");
+		close(fd);
+		unstore("area");
+	}
+	s->area = new_area(&s->config);
+	if (s->area < 0) {
+		log_error("memory for %u pairs (%zu MB address space): %s", s->config.pairs,
+			  area_size(s->config.pairs, accounts_for(&s->config)) >> 20, strerror(-s->area));
+		return s->area;
+	}
+	s->snapshot = snapshot_open(s->config.state_dir);
+	if (s->snapshot >= 0)
+		s->snapshot = child_lift(s->snapshot);
+	store(s->area, "area");
+	return 0;
+}
+
+static int kept_socket(char **names, int n, const char *name)
+{
+	int fd = stored(names, n, name);
+
+	if (fd >= 0)
+		return fd;
+	fd = nfq_socket(QUEUE_RCVBUF);
+	if (fd < 0) {
+		log_error("netlink socket: %s%s", strerror(-fd),
+			  fd == -EPERM ? ": run as root or with CAP_NET_ADMIN" : "");
+		return fd;
+	}
+	fd = child_lift(fd);
+	if (fd >= 0)
+		store(fd, name);
+	return fd;
+}
+
+static int open_kernel(struct supervisor *s, char **names, int n)
+{
+	s->owner = kept_socket(names, n, "nft-owner");
+	s->keep = s->owner < 0 ? -1 : kept_socket(names, n, "nft-keep");
+	if (s->owner < 0 || s->keep < 0)
+		return -EIO;
+	for (uint32_t i = 0; i < s->config.queue_count; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "queue%u", i);
+		s->queue[i] = kept_socket(names, n, name);
+		if (s->queue[i] < 0)
+			return -EIO;
+	}
+	return 0;
+}
+
+static int pair_of_sockets(int *a, int *b)
+{
+	int p[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p) < 0)
+		return -errno;
+	*a = child_lift(p[0]);
+	*b = child_lift(p[1]);
+	return *a < 0 || *b < 0 ? -EMFILE : 0;
+}
+
+static int open_all(struct supervisor *s)
+{
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(1, &names), r;
+
+	s->snapshot = -1;
+	s->config_fd = sealed_config(&s->config);
+	s->bell = child_lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	s->policy = stored(names, n, "policy");
+	r = s->config_fd < 0 || s->bell < 0 ? -EMFILE : open_area(s, names, n);
+	if (r == 0)
+		r = open_kernel(s, names, n);
+	if (r == 0)
+		r = pair_of_sockets(&s->peer[ENGINE], &s->peer[RELAY]);
+	for (int i = 0; r == 0 && i < ROLES; i++)
+		r = pair_of_sockets(&s->child[i].ours, &s->child[i].theirs);
+	for (int i = 0; i < n; i++)
+		free(names[i]);
+	free(names);
+	return r;
+}
+
+/* ---- children ---- */
+
+static void start_child(struct supervisor *s, enum child_role role)
+{
+	struct child *c = &s->child[role];
+	bool engine = role == ENGINE;
+	struct child_fd fds[FD_QUEUE + AREA_WORKERS - FD_AREA] = {
+		{ s->area, FD_AREA },
+		{ s->config_fd, FD_CONFIG },
+		{ s->peer[role], FD_PEER },
+		{ c->theirs, FD_SUPER },
+		{ s->bell, FD_BELL },
+		{ engine ? s->owner : -1, FD_NFT_OWNER },
+		{ engine ? s->keep : -1, FD_NFT_KEEP },
+		{ engine ? s->policy : -1, FD_POLICY },
+		{ engine ? s->snapshot : -1, FD_SNAPSHOT },
+	};
+	unsigned n = FD_QUEUE - FD_AREA;
+
+	for (uint32_t i = 0; i < AREA_WORKERS; i++, n++)
+		fds[n] = (struct child_fd){ engine && i < s->config.queue_count ? s->queue[i] : -1, FD_QUEUE + (int)i };
+	c->pid = child_spawn(c->role, fds, n);
+	c->started_ns = clock_mono().ns;
+	c->starts++;
+	if (c->pid < 0)
+		log_error("cannot start the %s: %s; trying again in a second", c->role, strerror(-(int)c->pid));
+	if (engine) {
+		s->alive_ns = c->started_ns;
+		if (s->snapshot >= 0)
+			close(s->snapshot);	/* restored once, into a new area only */
+		s->snapshot = -1;
+	}
+}
+
+/* Too many deaths before anything ever worked: the machine needs an admin, not a storm. [V3] */
+static bool hopeless(const struct supervisor *s, const struct child *c)
+{
+	return !s->told_ready && (s->failed[0] || c->starts >= EARLY_DEATHS);
+}
+
+static int reap(struct supervisor *s)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (int i = 0; i < ROLES; i++) {
+			struct child *c = &s->child[i];
+
+			if (c->pid != pid)
+				continue;
+			c->pid = -1;
+			if (hopeless(s, c)) {
+				log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");
+				return -ECHILD;
+			}
+			log_warning("%s died (%s %d); starting it again", c->role,
+				    WIFSIGNALED(status) ? "signal" : "exit code",
+				    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+			if (c->ready || clock_mono().ns - c->started_ns > NS_PER_S)
+				start_child(s, (enum child_role)i);	/* else by the second's work: no storm */
+		}
+	return 0;
+}
+
+static void tell_ready(struct supervisor *s)
+{
+	if (s->told_ready || !s->child[ENGINE].ready || !s->child[RELAY].ready)
+		return;
+	s->told_ready = true;
+	sd_notify(0, "READY=1\nSTATUS=judging");
+	log_info("ready");
+}
+
+static void keep_policy(struct supervisor *s, int fd)
+{
+	if (s->policy >= 0) {
+		close(s->policy);
+		unstore("policy");
+	}
+	s->policy = child_lift(fd);
+	if (s->policy >= 0)
+		store(s->policy, "policy");
+}
+
+static void hear(struct supervisor *s, enum child_role role)
+{
+	struct proto_msg m;
+	int fd = -1, r = proto_receive(s->child[role].ours, &m, &fd, MSG_DONTWAIT);
+
+	if (r <= 0)
+		return;
+	if (m.kind == PROTO_ALIVE && role == ENGINE) {
+		s->alive_ns = clock_mono().ns;
+		sd_notify(0, "WATCHDOG=1");
+	} else if (m.kind == PROTO_KEEP_POLICY && role == ENGINE && fd >= 0) {
+		keep_policy(s, fd);
+		fd = -1;
+	} else if (m.kind == PROTO_READY || m.kind == PROTO_RELAY_READY) {
+		s->child[role].ready = true;
+		tell_ready(s);
+	} else if (m.kind == PROTO_FAILED) {
+		snprintf(s->failed, sizeof(s->failed), "%.*s", (int)sizeof(m.u.reply.text) - 1, m.u.reply.text);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* [V4] */
+static void watch(struct supervisor *s)
+{
+	struct child *e = &s->child[ENGINE];
+
+	for (int i = 0; i < ROLES; i++)
+		if (s->child[i].pid < 0)
+			start_child(s, (enum child_role)i);
+	if (e->ready && e->pid > 0 && clock_mono().ns - s->alive_ns > SUPERVISOR_SILENT_S * NS_PER_S) {
+		log_error("engine silent for %d s; replacing it", SUPERVISOR_SILENT_S);
+		kill(e->pid, SIGKILL);
+		s->alive_ns = clock_mono().ns;
+	}
+}
+
+/* ---- stop ---- */
+
+static void wait_for(pid_t pid, unsigned ms)
+{
+	for (unsigned i = 0; pid > 0 && i < ms; i += 10) {
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			return;
+		usleep(10000);
+	}
+	if (pid > 0) {
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+	}
+}
+
+static void end(struct child *c)
+{
+	if (c->pid <= 0)
+		return;
+	kill(c->pid, SIGTERM);
+	kill(c->pid, SIGCONT);
+	wait_for(c->pid, STOP_MS);
+	c->pid = -1;
+}
+
+/* [V5] The engine takes the rules out while it still answers; the cleanup child makes sure, also when it is dead. */
+static void stop(struct supervisor *s)
+{
+	struct child_fd fds[] = { { s->owner, FD_NFT_OWNER }, { s->keep, FD_NFT_KEEP } };
+	pid_t pid;
+
+	sd_notify(0, "STOPPING=1");
+	end(&s->child[RELAY]);
+	end(&s->child[ENGINE]);
+	pid = child_spawn("cleanup", fds, ARRAY_SIZE(fds));
+	if (pid > 0)
+		wait_for(pid, STOP_MS);
+}
+
+int cleanup_main(void)
+{
+	struct rules *r = NULL;
+	int e;
+
+	log_open("cleanup");
+	e = rules_open(FD_NFT_OWNER, FD_NFT_KEEP, &r);
+	if (e == 0)
+		e = rules_remove(r);
+	rules_close(r);
+	if (e < 0)
+		log_error("rules left in the kernel: %s; remove them with: nft delete table inet egressd_keep", strerror(-e));
+	return e < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* ---- loop ---- */
+
+static int signals(struct supervisor *s, int sigfd)
+{
+	struct signalfd_siginfo si;
+
+	if (read(sigfd, &si, sizeof(si)) != sizeof(si))
+		return 0;
+	switch (si.ssi_signo) {
+	case SIGCHLD:
+		return reap(s);
+	case SIGHUP:	/* reload: the relay reads the policy again */
+		if (s->child[RELAY].pid > 0)
+			kill(s->child[RELAY].pid, SIGHUP);
+		return 0;
+	default:
+		return 1;
+	}
+}
+
+static int loop(struct supervisor *s, int sigfd)
+{
+	struct pollfd p[] = {
+		{ .fd = sigfd, .events = POLLIN },
+		{ .fd = s->child[ENGINE].ours, .events = POLLIN },
+		{ .fd = s->child[RELAY].ours, .events = POLLIN },
+	};
+
+	for (;;) {
+		int r, n = poll(p, ARRAY_SIZE(p), 1000);
+
+		if (n > 0 && p[1].revents & POLLIN)
+			hear(s, ENGINE);
+		if (n > 0 && p[2].revents & POLLIN)
+			hear(s, RELAY);
+		r = n > 0 && p[0].revents ? signals(s, sigfd) : 0;
+		if (r != 0)
+			return r;
+		watch(s);
+	}
+}
+
+int supervisor_main(const char *config_path)
+{
+	static struct supervisor s = { .child = { { .role = "engine", .pid = -1 }, { .role = "relay", .pid = -1 } } };
+	sigset_t set;
+	int sigfd, r;
+
+	log_open("supervisor");
+	if (child_config(config_path, &s.config) < 0)
+		return EXIT_FAILURE;	/* the child said why */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	sigfd = child_lift(signalfd(-1, &set, SFD_CLOEXEC));
+	r = sigfd < 0 ? -errno : open_all(&s);
+	if (r < 0) {
+		log_error("cannot start");
+		return EXIT_FAILURE;
+	}
+	start_child(&s, RELAY);
+	start_child(&s, ENGINE);
+	r = loop(&s, sigfd);
+	stop(&s);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

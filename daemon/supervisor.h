@@ -1,0 +1,18 @@
+/* supervisor.h - the process too small to fail: it owns what must outlive the others, starts them, and watches.
+ *
+ * [V1] Small     no packet, no YAML, no Redis byte is parsed here: a config child hands over a fixed struct; messages from
+ *                the children are fixed-form and carry nothing that is acted on but their kind.
+ * [V2] Owner     memfd of the table, queue and nftables sockets, last good policy; also put into systemd's FD store, so
+ *                that an upgrade or `kill -9` of this process loses none of them.
+ * [V3] Restart   a dead engine or relay is started again at once; one that cannot start (PROTO_FAILED before the first
+ *                READY) ends the service with one line, no restart storm.
+ * [V4] Watchdog  systemd is fed only while the engine says that every worker advances; an engine silent for
+ *                SUPERVISOR_SILENT_S is killed and replaced.
+ * [V5] Stop      SIGTERM: relay writes its snapshot, rules and blocks leave the kernel, exit 0.
+ */
+#pragma once
+
+#define SUPERVISOR_SILENT_S 10
+
+int supervisor_main(const char *config_path);	/* exit code */
+int cleanup_main(void);				/* child: remove both tables over the inherited sockets */
