@@ -5,17 +5,19 @@
  * direction, not judged". `ct direction reply` sets the last before the queue, so that the worker learns who opened the
  * connection; every verdict sets JUDGED.
  *
- * Table egressd (owner flag when the kernel takes it): postrouting -165 clears the two bits and decides "is it egress?";
- *   -155 queue chain: native `queue`, else the xt NFQUEUE target, balanced over the queues, with bypass.
- * Table egressd_keep (never owned, adopted): forward and output chains with the blocked sets (reject or drop); postrouting
- *   -145: counter of all egress, and what is neither LEASED nor JUDGED: counter unseen, per-pair unseen set, and with
- *   failure closed a drop.
+ * Table egressd_keep (never owned, adopted) goes on while every process of ours is dead: postrouting -165 decides "is it
+ *   egress?", counts all egress once and clears the two bits (what is not egress becomes JUDGED, so the queue chain lets
+ *   it go); postrouting -151: what is neither LEASED nor JUDGED: counter unseen, per-pair unseen set, and with failure
+ *   closed a drop; bits cleared for good. forward and output -10: the blocked sets (reject or drop).
+ * Table egressd (owner flag when the kernel takes it): postrouting -155, queue chain: native `queue`, else the xt NFQUEUE
+ *   target in the same chain, balanced over the queues, with bypass. NF_REPEAT runs this chain alone again.
  *
+ * All of it before -150, where mangle rules of others may set the whole mark: after that the bits are free again.
  * [U1] Atomic     each call is one netlink transaction: all of it or nothing.
  * [U2] Adopt      rules_apply() on existing tables of ours replaces chains and keeps blocked elements and counters.
  * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
  *                 FACTS: rules are replaced inside chains that stay).
- * [U4] Protected  addresses of `protect` are never matched by the blocked sets.
+ * [U4] Protected  packets to addresses of `protect` are never matched by the blocked sets.
  * Egress: leaves by an outside or exit device, or to an exit host, or to an address not inside; never loopback, link-local
  * or link-scope multicast.
  */
@@ -61,7 +63,8 @@ struct rules_counters {
 
 struct rules;				/* opaque: sockets, sequence numbers, probed features */
 
-/* owner_fd owns table egressd, keep_fd is used for the rest; both NETLINK_NETFILTER sockets, borrowed. */
+/* owner_fd owns table egressd and writes both tables in one transaction, keep_fd writes blocks and asks; both
+ * NETLINK_NETFILTER sockets, borrowed, used by one thread at a time. */
 int rules_open(int owner_fd, int keep_fd, struct rules **ret_rules) MUST_CHECK;
 struct rules *rules_close(struct rules *r);
 
@@ -70,7 +73,8 @@ struct rules *rules_close(struct rules *r);
 int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour,
 		const char **ret_what) MUST_CHECK;
 
-/* Add or extend (element is replaced), delete (absent is fine). One transaction for n elements. */
+/* Add or extend (element is replaced, its count begins at zero; 0 ms: for ever), delete (absent is fine). A block is found
+ * by kind and addresses: adding it as drop takes the reject one away. One transaction for n elements. -ENFILE: set full. */
 int rules_block_add(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
 int rules_block_del(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
 
@@ -80,11 +84,12 @@ int rules_block_dump(struct rules *r, int (*each)(void *ctx, const struct rules_
 
 int rules_counters(struct rules *r, struct rules_counters *ret) MUST_CHECK;
 
-/* Unseen bytes by pair since the keep table was made. */
+/* Unseen bytes by pair since the keep table was made; a pair without any for a day is forgotten. dst of IPv6: its /64. */
 int rules_unseen_dump(struct rules *r, int (*each)(void *ctx, const struct addr *src, const struct addr *dst,
 						   uint64_t packets, uint64_t bytes), void *ctx) MUST_CHECK;
 
-/* 1: both tables and their chains are there; 0: somebody flushed one; -errno. */
+/* 1: both tables and their chains are there, with as many rules as rules_apply() left in each; 0: somebody flushed or
+ * changed one; -errno. */
 int rules_present(struct rules *r) MUST_CHECK;
 
 /* Remove both tables (stop: an admin's rescue lever). */

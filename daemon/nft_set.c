@@ -1,0 +1,254 @@
+/* nft_set.c - see nft_set.h. */
+#include "nft_set.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <libmnl/libmnl.h>
+#include <libnftnl/expr.h>
+#include <libnftnl/set.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+
+#include "nft_batch.h"
+
+#define ELEMS_A_MESSAGE 256	/* their nest's length is a 16-bit number; a verdict element takes up to ~140 bytes */
+#define DUMP_TRIES	16
+
+static struct nftnl_set *set_alloc(struct nft_batch *b, const char *table, const char *name, uint32_t id)
+{
+	struct nftnl_set *s = b->error ? NULL : nftnl_set_alloc();
+
+	if (s && nftnl_set_set_str(s, NFTNL_SET_TABLE, table) == 0 && nftnl_set_set_str(s, NFTNL_SET_NAME, name) == 0) {
+		nftnl_set_set_u32(s, NFTNL_SET_FAMILY, NFPROTO_INET);
+		if (id)
+			nftnl_set_set_u32(s, NFTNL_SET_ID, id);
+		return s;
+	}
+	nft_batch_fail(b, -ENOMEM);
+	if (s)
+		nftnl_set_free(s);
+	return NULL;
+}
+
+void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_spec *spec, const char *what)
+{
+	struct nftnl_set *s = set_alloc(b, table, spec->name, spec->id);
+	struct nftnl_expr *counter;
+	struct nlmsghdr *nlh;
+
+	if (!s)
+		return;
+	nftnl_set_set_u32(s, NFTNL_SET_FLAGS, spec->flags);
+	nftnl_set_set_u32(s, NFTNL_SET_KEY_TYPE, spec->key_type);
+	nftnl_set_set_u32(s, NFTNL_SET_KEY_LEN, spec->key_len);
+	if (spec->flags & NFT_SET_MAP) {
+		nftnl_set_set_u32(s, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
+		nftnl_set_set_u32(s, NFTNL_SET_DATA_LEN, 16);
+	}
+	if (spec->size)
+		nftnl_set_set_u32(s, NFTNL_SET_DESC_SIZE, spec->size);
+	if (spec->timeout_ms)
+		nftnl_set_set_u64(s, NFTNL_SET_TIMEOUT, spec->timeout_ms);
+	/* The kernel asks for an id when a set is made, used or not. */
+	if (!spec->id)
+		nftnl_set_set_u32(s, NFTNL_SET_ID, b->nmsg + 0x10000);
+	if (spec->counter) {
+		counter = nftnl_expr_alloc("counter");
+		if (counter)
+			nftnl_set_add_expr(s, counter);
+		else
+			nft_batch_fail(b, -ENOMEM);
+	}
+	nlh = nft_batch_msg(b, NFT_MSG_NEWSET, NLM_F_CREATE, what);
+	if (nlh)
+		nftnl_set_nlmsg_build_payload(nlh, s);
+	nft_batch_msg_end(b, nlh);
+	nftnl_set_free(s);
+}
+
+static void elems_message(struct nft_batch *b, uint16_t type, const struct nftnl_set *s, const char *what)
+{
+	struct nlmsghdr *nlh = nft_batch_msg(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0, what);
+
+	if (nlh)
+		nftnl_set_elems_nlmsg_build_payload(nlh, (struct nftnl_set *)s);
+	nft_batch_msg_end(b, nlh);
+}
+
+void nft_set_flush(struct nft_batch *b, const char *table, const char *set, const char *what)
+{
+	struct nftnl_set *s = set_alloc(b, table, set, 0);
+
+	if (!s)
+		return;
+	elems_message(b, NFT_MSG_DELSETELEM, s, what);
+	nftnl_set_free(s);
+}
+
+static struct nftnl_set_elem *elem_alloc(const struct nft_set_spec *spec, const struct nft_elem *e, bool full)
+{
+	struct nftnl_set_elem *x = nftnl_set_elem_alloc();
+
+	if (!x)
+		return NULL;
+	if (nftnl_set_elem_set(x, NFTNL_SET_ELEM_KEY, e->key, spec->key_len) < 0)
+		goto fail;
+	if (e->interval_end)
+		nftnl_set_elem_set_u32(x, NFTNL_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+	if (full && e->timeout_ms && spec->flags & NFT_SET_TIMEOUT)
+		nftnl_set_elem_set_u64(x, NFTNL_SET_ELEM_TIMEOUT, e->timeout_ms);
+	if (full && spec->flags & NFT_SET_MAP && !e->interval_end) {
+		nftnl_set_elem_set_u32(x, NFTNL_SET_ELEM_VERDICT, (uint32_t)e->verdict);
+		if (e->chain && nftnl_set_elem_set_str(x, NFTNL_SET_ELEM_CHAIN, e->chain) < 0)
+			goto fail;
+	}
+	return x;
+fail:
+	nftnl_set_elem_free(x);
+	return NULL;
+}
+
+static void elems(struct nft_batch *b, uint16_t type, const char *table, const struct nft_set_spec *spec,
+		  const struct nft_elem *e, size_t n, const char *what)
+{
+	for (size_t i = 0; i < n; i += ELEMS_A_MESSAGE) {
+		struct nftnl_set *s = set_alloc(b, table, spec->name, spec->id);
+
+		if (!s)
+			return;
+		for (size_t j = i; j < n && j < i + ELEMS_A_MESSAGE; j++) {
+			struct nftnl_set_elem *x = elem_alloc(spec, &e[j], type == NFT_MSG_NEWSETELEM);
+
+			if (x)
+				nftnl_set_elem_add(s, x);
+			else
+				nft_batch_fail(b, -ENOMEM);
+		}
+		elems_message(b, type, s, what);
+		nftnl_set_free(s);
+	}
+}
+
+void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
+		   const char *what)
+{
+	elems(b, NFT_MSG_NEWSETELEM, table, s, e, n, what);
+}
+
+void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
+		   const char *what)
+{
+	elems(b, NFT_MSG_DELSETELEM, table, s, e, n, what);
+}
+
+struct dump {
+	struct nft_dumped *elem;
+	size_t count, cap;
+};
+
+static int dump_counter(struct nftnl_expr *e, void *ctx)
+{
+	struct nft_dumped *d = ctx;
+
+	if (nftnl_expr_is_set(e, NFTNL_EXPR_CTR_PACKETS) &&
+	    strcmp(nftnl_expr_get_str(e, NFTNL_EXPR_NAME), "counter") == 0) {
+		d->packets = nftnl_expr_get_u64(e, NFTNL_EXPR_CTR_PACKETS);
+		d->bytes = nftnl_expr_get_u64(e, NFTNL_EXPR_CTR_BYTES);
+	}
+	return 0;
+}
+
+static int dump_elem(struct nftnl_set_elem *e, void *ctx)
+{
+	struct dump *d = ctx;
+	struct nft_dumped *o;
+	uint32_t len = 0;
+	const void *key = nftnl_set_elem_get(e, NFTNL_SET_ELEM_KEY, &len);
+
+	if (!key || len > NFT_KEY_MAX)
+		return -1;
+	if (d->count == d->cap) {
+		const size_t cap = d->cap ? d->cap * 2 : 64;
+
+		o = realloc(d->elem, cap * sizeof(*o));
+		if (!o)
+			return -1;
+		d->elem = o;
+		d->cap = cap;
+	}
+	o = &d->elem[d->count++];
+	*o = (struct nft_dumped){ 0 };
+	memcpy(o->key, key, len);
+	if (nftnl_set_elem_is_set(e, NFTNL_SET_ELEM_EXPIRATION))
+		o->expires_ms = nftnl_set_elem_get_u64(e, NFTNL_SET_ELEM_EXPIRATION);
+	(void)nftnl_set_elem_expr_foreach(e, dump_counter, o);
+	return 0;
+}
+
+static int dump_message(const struct nlmsghdr *nlh, void *ctx)
+{
+	struct nftnl_set *s = nftnl_set_alloc();
+	int r = -ENOMEM;
+
+	if (!s)
+		return r;
+	if (nftnl_set_elems_nlmsg_parse(nlh, s) < 0)
+		r = -EBADMSG;
+	else if (nftnl_set_elem_foreach(s, dump_elem, ctx) == 0)
+		r = 0;
+	nftnl_set_free(s);
+	return r;
+}
+
+int nft_elem_get(struct nft_sock *s, const char *table, const struct nft_set_spec *set, const uint8_t key[NFT_KEY_MAX],
+		 struct nft_dumped *ret)
+{
+	char buf[1024];
+	struct nlmsghdr *nlh = nft_query_msg(s, buf, NFT_MSG_GETSETELEM, NLM_F_ACK);
+	struct nlattr *list, *elem, *data;
+	struct dump d = { 0 };
+	int r;
+
+	mnl_attr_put_strz(nlh, NFTA_SET_ELEM_LIST_TABLE, table);
+	mnl_attr_put_strz(nlh, NFTA_SET_ELEM_LIST_SET, set->name);
+	list = mnl_attr_nest_start(nlh, NFTA_SET_ELEM_LIST_ELEMENTS);
+	elem = mnl_attr_nest_start(nlh, NFTA_LIST_ELEM);
+	data = mnl_attr_nest_start(nlh, NFTA_SET_ELEM_KEY);
+	mnl_attr_put(nlh, NFTA_DATA_VALUE, set->key_len, key);
+	mnl_attr_nest_end(nlh, data);
+	mnl_attr_nest_end(nlh, elem);
+	mnl_attr_nest_end(nlh, list);
+	r = nft_query_run(s, nlh, dump_message, &d);
+	if (r == 0 && d.count)
+		*ret = d.elem[0];
+	else if (r == 0)
+		r = -ENOENT;
+	free(d.elem);
+	return r;
+}
+
+int nft_set_dump(struct nft_sock *s, const char *table, const char *set, struct nft_dumped **ret_elems, size_t *ret_count)
+{
+	char buf[1024];
+	struct dump d = { 0 };
+	int r = -EINTR;
+
+	for (int i = 0; i < DUMP_TRIES && r == -EINTR; i++) {
+		struct nlmsghdr *nlh = nft_query_msg(s, buf, NFT_MSG_GETSETELEM, NLM_F_DUMP);
+
+		mnl_attr_put_strz(nlh, NFTA_SET_ELEM_LIST_TABLE, table);
+		mnl_attr_put_strz(nlh, NFTA_SET_ELEM_LIST_SET, set);
+		d.count = 0;
+		r = nft_query_run(s, nlh, dump_message, &d);
+	}
+	if (r < 0) {
+		free(d.elem);
+		return r;
+	}
+	*ret_elems = d.elem;
+	*ret_count = d.count;
+	return 0;
+}

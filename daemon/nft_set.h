@@ -1,0 +1,55 @@
+/* nft_set.h - sets and verdict maps of an inet table, their elements, and a dump of elements that count. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "compiler.h"
+
+struct nft_batch;
+struct nft_sock;
+
+#define NFT_KEY_MAX 32
+
+/* Types by which `nft list` prints keys. */
+enum { NFT_KEY_IPV4 = 7, NFT_KEY_IPV6 = 8, NFT_KEY_IFNAME = 41, NFT_KEY_IPV4_PAIR = 7 << 6 | 7, NFT_KEY_IPV6_PAIR = 8 << 6 | 8 };
+
+struct nft_set_spec {
+	const char *name;	/* anonymous sets: "__set%d" or "__map%d" */
+	uint32_t id;		/* for rules of the same batch; 0: none */
+	uint32_t flags;		/* NFT_SET_* */
+	uint32_t key_type, key_len;
+	uint32_t size;		/* 0: no bound */
+	uint64_t timeout_ms;	/* default of its elements */
+	bool counter;		/* every element counts its matches */
+};
+
+struct nft_elem {
+	uint8_t key[NFT_KEY_MAX];
+	bool interval_end;
+	uint64_t timeout_ms;	/* 0: the set's */
+	int verdict;		/* maps only */
+	const char *chain;
+};
+
+/* An existing set of the same form stays, elements and all. */
+void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const char *what);
+void nft_set_flush(struct nft_batch *b, const char *table, const char *set, const char *what);
+void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
+		   const char *what);
+void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
+		   const char *what);
+
+struct nft_dumped {
+	uint8_t key[NFT_KEY_MAX];
+	uint64_t packets, bytes, expires_ms;
+};
+
+/* The one element with this key; -ENOENT. */
+int nft_elem_get(struct nft_sock *s, const char *table, const struct nft_set_spec *set, const uint8_t key[NFT_KEY_MAX],
+		 struct nft_dumped *ret) MUST_CHECK;
+
+/* *ret_elems is malloc'd (NULL when there is none). -ENOENT: no such set. */
+int nft_set_dump(struct nft_sock *s, const char *table, const char *set, struct nft_dumped **ret_elems,
+		 size_t *ret_count) MUST_CHECK;

@@ -1,0 +1,271 @@
+/* rules.c - see rules.h: what the kernel can do, both tables in one transaction, and whether they are still there. */
+#include "rules.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_common.h>
+#include <linux/netfilter/nf_tables.h>
+
+#include "nft_object.h"
+#include "nft_rule.h"
+#include "nft_set.h"
+#include "rules_internal.h"
+
+#define PROBE "egressd_probe"
+
+/* Every priority lies before -150, where mangle tables of others may set the whole mark. */
+const struct rules_chain rules_chain[RULES_CHAINS] = {
+	{ TABLE, "queue", -155, NF_INET_POST_ROUTING },
+	{ TABLE_KEEP, "entry", -165, NF_INET_POST_ROUTING },
+	{ TABLE_KEEP, "exit", -151, NF_INET_POST_ROUTING },
+	{ TABLE_KEEP, "forward", -10, NF_INET_FORWARD },
+	{ TABLE_KEEP, "output", -10, NF_INET_LOCAL_OUT },
+	{ TABLE_KEEP, "inside", 0, -1 },
+	{ TABLE_KEEP, "pass", 0, -1 },
+	{ TABLE_KEEP, "refuse", 0, -1 },
+	{ TABLE_KEEP, "refuse_inside", 0, -1 },
+	{ TABLE_KEEP, "refuse_hit", 0, -1 },
+	{ TABLE_KEEP, "reject", 0, -1 },
+	{ NULL, NULL, 0, -1 },
+};
+
+static bool ours(const struct rules_chain *c)
+{
+	return c->table;
+}
+
+int rules_open(int owner_fd, int keep_fd, struct rules **ret_rules)
+{
+	struct rules *r = calloc(1, sizeof(*r));
+	int e;
+
+	if (!r)
+		return -ENOMEM;
+	e = nft_sock_init(&r->owner, owner_fd);
+	if (e == 0)
+		e = nft_sock_init(&r->keep, keep_fd);
+	if (e < 0) {
+		rules_close(r);
+		return e;
+	}
+	*ret_rules = r;
+	return 0;
+}
+
+struct rules *rules_close(struct rules *r)
+{
+	if (r) {
+		nft_sock_done(&r->owner);
+		nft_sock_done(&r->keep);
+		free(r);
+	}
+	return NULL;
+}
+
+static void queue_statement(struct nft_rule *r, enum rules_flavour f, uint16_t first, uint16_t count)
+{
+	if (f == RULES_NATIVE_QUEUE)
+		nft_queue(r, first, count);
+	else
+		nft_queue_xt(r, first, count);
+}
+
+/* Whether the kernel takes a rule with that statement, in a table that never comes to be. */
+static int probe_flavour(struct rules *r, enum rules_flavour f, const char **ret_what)
+{
+	struct nft_batch b;
+	struct nft_rule rule = nft_rule(PROBE, "probe");
+
+	nft_batch_begin(&b, &r->owner);
+	nft_table_add(&b, PROBE, false, "probe: table");
+	nft_base_chain_add(&b, PROBE, "probe", NF_INET_POST_ROUTING, 0, "probe: chain");
+	queue_statement(&rule, f, 0, 1);
+	nft_rule_add(&rule, &b, f == RULES_NATIVE_QUEUE ? "probe: nft queue statement" : "probe: xt NFQUEUE target");
+	return nft_batch_try(&b, ret_what);
+}
+
+static int probe(struct rules *r, const char **ret_what)
+{
+	static const enum rules_flavour try[] = { RULES_NATIVE_QUEUE, RULES_XT_NFQUEUE };
+	struct nft_batch b;
+	int e = 0;
+
+	nft_batch_begin(&b, &r->owner);
+	nft_table_add(&b, PROBE, true, "probe: owner flag");
+	r->owner_flag = nft_batch_try(&b, ret_what) == 0;
+	for (size_t i = 0; i < ARRAY_SIZE(try) && !r->flavour; i++) {
+		e = probe_flavour(r, try[i], ret_what);
+		if (e == 0)
+			r->flavour = try[i];
+	}
+	return e;
+}
+
+/* Owned or not is decided when the table is made: *ret says how it must be named to the kernel now. */
+static int table_owned(struct rules *r, bool *ret, const char **ret_what)
+{
+	struct nft_table_info info = { 0 };
+	const int e = nft_table_get(&r->owner, TABLE, &info);
+
+	*ret_what = "table egressd";
+	if (e == -ENOENT) {
+		*ret = r->owner_flag;
+		return 0;
+	}
+	if (e < 0)
+		return e;
+	if (info.owned && info.owner != r->owner.portid) {
+		*ret_what = "table egressd: owned by another process";
+		return -EPERM;
+	}
+	*ret = info.owned;
+	return 0;
+}
+
+static void queue_rule(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, uint32_t state)
+{
+	struct nft_rule rule = nft_rule(TABLE, "queue");
+	const uint32_t zero = 0;
+
+	nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
+	nft_bitwise(&rule, NFT_REG32_00, &s->mark_mask, &zero, sizeof(zero));
+	nft_cmp_u32(&rule, NFT_REG32_00, state);
+	queue_statement(&rule, r->flavour, s->queue_first, s->queue_count);
+	nft_rule_add(&rule, b, "egressd: queue");
+}
+
+/* The state tells all: 0 is egress not yet judged; NF_REPEAT comes back with the state it had. */
+static void queue_rules(struct nft_batch *b, const struct rules *r, const struct rules_spec *s)
+{
+	const uint32_t zero = 0, keep = ~s->mark_mask;
+	struct nft_rule rule;
+
+	if (s->needs_ct) {
+		rule = nft_rule(TABLE, "queue");
+		nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
+		nft_bitwise(&rule, NFT_REG32_00, &s->mark_mask, &zero, sizeof(zero));
+		nft_cmp_u32(&rule, NFT_REG32_00, 0);
+		nft_ct(&rule, NFT_CT_DIRECTION, NFT_REG32_00);
+		nft_cmp_u8(&rule, NFT_REG32_00, 1 /* IP_CT_DIR_REPLY */);
+		nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
+		nft_bitwise(&rule, NFT_REG32_00, &keep, &s->mark_mask, sizeof(keep));
+		nft_meta_set(&rule, NFT_META_MARK, NFT_REG32_00);
+		nft_rule_add(&rule, b, "egressd: ct direction");
+	}
+	queue_rule(b, r, s, 0);
+	if (s->needs_ct)
+		queue_rule(b, r, s, s->mark_mask);
+}
+
+static void chains(struct nft_batch *b)
+{
+	for (const struct rules_chain *c = rules_chain; ours(c); c++) {
+		if (c->hook < 0)
+			nft_chain_add(b, c->table, c->name, c->name);
+		else
+			nft_base_chain_add(b, c->table, c->name, (uint32_t)c->hook, c->priority, c->name);
+	}
+	for (const struct rules_chain *c = rules_chain; ours(c); c++)
+		nft_chain_flush(b, c->table, c->name, c->name);
+}
+
+static int remember_use(struct rules *r, const char **ret_what)
+{
+	for (size_t i = 0; ours(&rules_chain[i]); i++) {
+		const int e = nft_chain_get(&r->keep, rules_chain[i].table, rules_chain[i].name, &r->use[i]);
+
+		*ret_what = "reading the chains back";
+		if (e < 0)
+			return e;
+	}
+	return 0;
+}
+
+int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour, const char **ret_what)
+{
+	const uint32_t low = spec->mark_mask & -spec->mark_mask, high = spec->mark_mask & ~low;
+	const struct rules_marks m = { .mask = spec->mark_mask, .leased = low, .judged = high };
+	struct nft_batch b;
+	bool owned = false;
+	int e;
+
+	*ret_what = "mark_mask or queues";
+	if (__builtin_popcount(spec->mark_mask) != 2 || !spec->queue_count)
+		return -EINVAL;
+	e = r->flavour ? 0 : probe(r, ret_what);
+	if (e == 0)
+		e = table_owned(r, &owned, ret_what);
+	if (e < 0)
+		return e;
+	/* The owning socket may write both tables, so both change in the same instant [U1]. */
+	nft_batch_begin(&b, &r->owner);
+	nft_table_add(&b, TABLE, owned, "table egressd");
+	nft_table_add(&b, TABLE_KEEP, false, "table egressd_keep");
+	rules_keep_sets(&b);
+	chains(&b);
+	e = rules_block_regate(r, &b);
+	if (e < 0) {
+		nft_batch_drop(&b);
+		*ret_what = "reading the blocked sets";
+		return e;
+	}
+	rules_keep_fill(&b, spec, &m);
+	queue_rules(&b, r, spec);
+	e = nft_batch_commit(&b, ret_what);
+	if (e == 0)
+		e = remember_use(r, ret_what);
+	if (e == 0)
+		*ret_flavour = r->flavour;
+	return e;
+}
+
+int rules_counters(struct rules *r, struct rules_counters *ret)
+{
+	struct rules_counters c;
+	int e = nft_counter_get(&r->keep, TABLE_KEEP, "unseen", &c.unseen_packets, &c.unseen_bytes);
+
+	/* The larger one last: a packet is counted as egress before it can be counted as unseen. */
+	if (e == 0)
+		e = nft_counter_get(&r->keep, TABLE_KEEP, "egress", &c.egress_packets, &c.egress_bytes);
+	if (e == 0)
+		*ret = c;
+	return e;
+}
+
+int rules_present(struct rules *r)
+{
+	for (size_t i = 0; ours(&rules_chain[i]); i++) {
+		uint32_t use = 0;
+		const int e = nft_chain_get(&r->keep, rules_chain[i].table, rules_chain[i].name, &use);
+
+		if (e == -ENOENT)
+			return 0;
+		if (e < 0)
+			return e;
+		if (r->use[i] && use != r->use[i])
+			return 0;	/* flushed, or rules of others in our chains */
+	}
+	return 1;
+}
+
+int rules_remove(struct rules *r)
+{
+	static const char *const table[] = { TABLE, TABLE_KEEP };
+	struct nft_batch b;
+	const char *what;
+
+	nft_batch_begin(&b, &r->owner);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct nft_table_info info = { 0 };
+		const int e = nft_table_get(&r->keep, table[i], &info);
+
+		if (e == 0)
+			nft_table_del(&b, table[i], "removing a table");
+		else if (e != -ENOENT)
+			nft_batch_fail(&b, e);
+	}
+	return nft_batch_commit(&b, &what);
+}

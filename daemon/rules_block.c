@@ -1,0 +1,315 @@
+/* rules_block.c - the blocked sets of table egressd_keep, and what is read back from it.
+ *
+ * Eight sets: pair or host, IPv4 or IPv6, reject or drop. An element has its timeout and counts what it refuses. Before
+ * them stand two gate sets, every source that has a block at all: a packet of anybody else meets one lookup. Gate elements
+ * have no timeout of their own; one that outlives its blocks costs a few lookups, and each apply makes the gates anew.
+ */
+#include "rules.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+
+#include "nft_rule.h"
+#include "nft_set.h"
+#include "rules_internal.h"
+
+#define BLOCKS_MAX  65536
+#define EXPIRY_TRIES 4
+
+#define V4_PAIR(n) .name = n, .key_type = NFT_KEY_IPV4_PAIR, .key_len = 8
+#define V6_PAIR(n) .name = n, .key_type = NFT_KEY_IPV6_PAIR, .key_len = 32
+#define V4_HOST(n) .name = n, .key_type = NFT_KEY_IPV4, .key_len = 4
+#define V6_HOST(n) .name = n, .key_type = NFT_KEY_IPV6, .key_len = 16
+#define BLOCKED	   .flags = NFT_SET_TIMEOUT, .size = BLOCKS_MAX, .counter = true
+
+/* Index: kind << 2 | v6 << 1 | drop */
+static const struct nft_set_spec block_set[] = {
+	{ V4_PAIR("pair4_reject"), BLOCKED }, { V4_PAIR("pair4_drop"), BLOCKED },
+	{ V6_PAIR("pair6_reject"), BLOCKED }, { V6_PAIR("pair6_drop"), BLOCKED },
+	{ V4_HOST("host4_reject"), BLOCKED }, { V4_HOST("host4_drop"), BLOCKED },
+	{ V6_HOST("host6_reject"), BLOCKED }, { V6_HOST("host6_drop"), BLOCKED },
+};
+static const struct nft_set_spec gate_set[] = { { V4_HOST("blocked4") }, { V6_HOST("blocked6") } };
+
+enum { SET_DROP = 1, SET_V6 = 2, SET_HOST = 4, BLOCK_SETS = ARRAY_SIZE(block_set) };
+
+_Static_assert(ARRAY_SIZE(block_set) == 8, "three bits");
+
+void rules_block_sets(struct nft_batch *b)
+{
+	for (size_t i = 0; i < BLOCK_SETS; i++)
+		nft_set_add(b, TABLE_KEEP, &block_set[i], "keep: blocked set");
+	for (size_t i = 0; i < ARRAY_SIZE(gate_set); i++)
+		nft_set_add(b, TABLE_KEEP, &gate_set[i], "keep: set of blocked sources");
+}
+
+static void source_load(struct nft_rule *r, bool v6)
+{
+	nft_meta(r, NFT_META_NFPROTO, NFT_REG32_00);
+	nft_cmp_u8(r, NFT_REG32_00, v6 ? NFPROTO_IPV6 : NFPROTO_IPV4);
+	nft_payload(r, NFT_REG_1, v6 ? 8 : 12, v6 ? 16 : 4);
+}
+
+void rules_block_gate(struct nft_batch *b, const char *chain, const char *refuse_chain)
+{
+	for (int v6 = 0; v6 <= 1; v6++) {
+		struct nft_rule r = nft_rule(TABLE_KEEP, chain);
+
+		source_load(&r, v6);
+		nft_lookup(&r, gate_set[v6].name, 0, NFT_REG_1);
+		nft_verdict(&r, NFT_GOTO, refuse_chain);
+		nft_rule_add(&r, b, "keep: blocked sources");
+	}
+}
+
+void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain)
+{
+	static const uint8_t half[16] = { 255, 255, 255, 255, 255, 255, 255, 255 }, zero[16];
+
+	for (size_t i = 0; i < BLOCK_SETS; i++) {
+		const bool v6 = i & SET_V6;
+		struct nft_rule r = nft_rule(TABLE_KEEP, chain);
+
+		source_load(&r, v6);
+		if (!(i & SET_HOST))
+			nft_payload(&r, v6 ? NFT_REG_2 : NFT_REG32_01, v6 ? 24 : 16, v6 ? 16 : 4);
+		if (!(i & SET_HOST) && v6)
+			nft_bitwise(&r, NFT_REG_2, half, zero, 16);
+		nft_lookup(&r, block_set[i].name, 0, NFT_REG_1);
+		nft_verdict(&r, i & SET_DROP ? NF_DROP : NFT_GOTO, i & SET_DROP ? NULL : reject_chain);
+		nft_rule_add(&r, b, "keep: blocked set lookup");
+	}
+}
+
+/* One block as the kernel has it: an element of set[0] (wanted), none of set[0] ^ SET_DROP. */
+struct change {
+	unsigned set;
+	size_t order;
+	struct nft_elem elem;
+	bool have, have_other;
+};
+
+static int change_make(const struct rules_block *b, size_t order, struct change *ret)
+{
+	const bool v6 = !addr_is_v4(&b->src), host = b->kind == RULES_BLOCK_HOST;
+	const struct addr dst = addr_mask(&b->dst.addr, v6 ? 64 : 128);
+
+	if (!host && (b->kind != RULES_BLOCK_PAIR || addr_is_v4(&b->dst.addr) == v6))
+		return -EINVAL;
+	*ret = (struct change){ .order = order };
+	ret->set = (host ? SET_HOST : 0) | (v6 ? SET_V6 : 0) | (b->reject ? 0 : SET_DROP);
+	ret->elem.timeout_ms = b->timeout_ms;
+	memcpy(ret->elem.key, b->src.b + (v6 ? 0 : 12), v6 ? 16 : 4);
+	if (!host)
+		memcpy(ret->elem.key + (v6 ? 16 : 4), dst.b + (v6 ? 0 : 12), v6 ? 16 : 4);
+	return 0;
+}
+
+/* Same block apart from reject or drop. */
+static int change_same(const struct change *a, const struct change *b)
+{
+	if ((a->set | SET_DROP) != (b->set | SET_DROP))
+		return a->set < b->set ? -1 : 1;
+	return memcmp(a->elem.key, b->elem.key, sizeof(a->elem.key));
+}
+
+static int change_order(const void *x, const void *y)
+{
+	const struct change *a = x, *b = y;
+	const int same = change_same(a, b);
+
+	return same ? same : a->order < b->order ? -1 : 1;
+}
+
+/* Sorted by block, of several for the same block the last. */
+static int changes_make(const struct rules_block *b, size_t n, struct change *c, size_t *ret_count)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		const int r = change_make(&b[i], i, &c[i]);
+
+		if (r < 0)
+			return r;
+	}
+	qsort(c, n, sizeof(*c), change_order);
+	for (size_t i = 0; i < n; i++) {
+		if (count && change_same(&c[count - 1], &c[i]) == 0)
+			count--;
+		c[count++] = c[i];
+	}
+	*ret_count = count;
+	return 0;
+}
+
+/* What of it is in the kernel now: deleting what is not there would undo the whole transaction. */
+static int change_look(struct rules *r, struct change *c)
+{
+	for (unsigned other = 0; other <= SET_DROP; other++) {
+		struct nft_dumped d = { 0 };
+		const int e = nft_elem_get(&r->keep, TABLE_KEEP, &block_set[c->set ^ other], c->elem.key, &d);
+
+		if (e < 0 && e != -ENOENT)
+			return e;
+		*(other ? &c->have_other : &c->have) = e == 0;
+	}
+	return 0;
+}
+
+/* All elements of one set that the test wants, put into e. */
+static size_t changes_pick(const struct change *c, size_t n, unsigned set, bool remove, struct nft_elem *e)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (remove ? (c[i].set == set && c[i].have) || ((c[i].set ^ SET_DROP) == set && c[i].have_other) :
+			     c[i].set == set)
+			e[count++] = c[i].elem;
+	}
+	return count;
+}
+
+static int changes_commit(struct rules *r, const struct change *c, size_t n, struct nft_elem *e, bool add)
+{
+	struct nft_batch b;
+	const char *what;
+	size_t count;
+
+	nft_batch_begin(&b, &r->keep);
+	for (unsigned set = 0; set < BLOCK_SETS; set++) {
+		count = changes_pick(c, n, set, true, e);
+		nft_elems_del(&b, TABLE_KEEP, &block_set[set], e, count, "blocked elements: delete");
+		if (!add)
+			continue;
+		count = changes_pick(c, n, set, false, e);
+		nft_elems_add(&b, TABLE_KEEP, &block_set[set], e, count, "blocked elements: add");
+		/* The key of a pair begins with its source: the gate takes that part. */
+		nft_elems_add(&b, TABLE_KEEP, &gate_set[!!(set & SET_V6)], e, count, "blocked sources: add");
+	}
+	return nft_batch_commit(&b, &what);
+}
+
+static int change_blocks(struct rules *r, const struct rules_block *blocks, size_t n, bool add)
+{
+	struct change *c;
+	struct nft_elem *e;
+	size_t count = 0;
+	int result;
+
+	if (!n)
+		return 0;
+	c = calloc(n, sizeof(*c));
+	e = calloc(n, sizeof(*e));
+	result = c && e ? changes_make(blocks, n, c, &count) : -ENOMEM;
+	if (result == 0)
+		result = -ENOENT;
+	/* An element may expire between look and commit: then the whole is refused, and looked at again. */
+	for (int i = 0; i < EXPIRY_TRIES && result == -ENOENT; i++) {
+		result = 0;
+		for (size_t j = 0; j < count && result == 0; j++)
+			result = change_look(r, &c[j]);
+		if (result == 0)
+			result = changes_commit(r, c, count, e, add);
+	}
+	free(c);
+	free(e);
+	return result;
+}
+
+int rules_block_add(struct rules *r, const struct rules_block *b, size_t n)
+{
+	return change_blocks(r, b, n, true);
+}
+
+int rules_block_del(struct rules *r, const struct rules_block *b, size_t n)
+{
+	return change_blocks(r, b, n, false);
+}
+
+static struct addr key_addr(const uint8_t *key, bool v6)
+{
+	return v6 ? addr_from_v6(key) : addr_from_v4(key);
+}
+
+static struct rules_block key_block(unsigned set, const struct nft_dumped *d)
+{
+	const bool v6 = set & SET_V6;
+	struct rules_block b = { .kind = set & SET_HOST ? RULES_BLOCK_HOST : RULES_BLOCK_PAIR, .reject = !(set & SET_DROP),
+				 .src = key_addr(d->key, v6), .timeout_ms = d->expires_ms };
+
+	if (!(set & SET_HOST)) {
+		b.dst.addr = key_addr(d->key + (v6 ? 16 : 4), v6);
+		b.dst.len = v6 ? 64 : 128;
+	}
+	return b;
+}
+
+int rules_block_dump(struct rules *r, int (*each)(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes),
+		     void *ctx)
+{
+	for (unsigned set = 0; set < BLOCK_SETS; set++) {
+		struct nft_dumped *d = NULL;
+		size_t n = 0;
+		int e = nft_set_dump(&r->keep, TABLE_KEEP, block_set[set].name, &d, &n);
+
+		for (size_t i = 0; i < n && e == 0; i++) {
+			const struct rules_block b = key_block(set, &d[i]);
+
+			e = each(ctx, &b, d[i].packets, d[i].bytes);
+		}
+		free(d);
+		if (e < 0)
+			return e;
+	}
+	return 0;
+}
+
+int rules_block_regate(struct rules *r, struct nft_batch *b)
+{
+	for (unsigned v6 = 0; v6 <= 1; v6++)
+		nft_set_flush(b, TABLE_KEEP, gate_set[v6].name, "keep: flush blocked sources");
+	for (unsigned set = 0; set < BLOCK_SETS; set++) {
+		struct nft_dumped *d = NULL;
+		struct nft_elem *e;
+		size_t n = 0;
+		const int error = nft_set_dump(&r->keep, TABLE_KEEP, block_set[set].name, &d, &n);
+
+		if (error < 0 && error != -ENOENT)
+			return error;
+		e = calloc(n + 1, sizeof(*e));
+		for (size_t i = 0; e && i < n; i++)
+			memcpy(e[i].key, d[i].key, sizeof(e[i].key));
+		if (e)
+			nft_elems_add(b, TABLE_KEEP, &gate_set[!!(set & SET_V6)], e, n, "keep: blocked sources");
+		else
+			nft_batch_fail(b, -ENOMEM);
+		free(d);
+		free(e);
+	}
+	return 0;
+}
+
+int rules_unseen_dump(struct rules *r, int (*each)(void *ctx, const struct addr *src, const struct addr *dst,
+						   uint64_t packets, uint64_t bytes), void *ctx)
+{
+	for (int v6 = 0; v6 <= 1; v6++) {
+		struct nft_dumped *d = NULL;
+		size_t n = 0;
+		int e = nft_set_dump(&r->keep, TABLE_KEEP, v6 ? "unseen6" : "unseen4", &d, &n);
+
+		for (size_t i = 0; i < n && e == 0; i++) {
+			const struct addr src = key_addr(d[i].key, v6), dst = key_addr(d[i].key + (v6 ? 16 : 4), v6);
+
+			e = each(ctx, &src, &dst, d[i].packets, d[i].bytes);
+		}
+		free(d);
+		if (e < 0)
+			return e;
+	}
+	return 0;
+}

@@ -1,0 +1,40 @@
+/* rules_internal.h - what rules*.c share. */
+#pragma once
+
+#include "nft_batch.h"
+#include "rules.h"
+
+#define TABLE	   "egressd"
+#define TABLE_KEEP "egressd_keep"
+
+#define RULES_CHAINS 12
+
+struct rules {
+	struct nft_sock owner, keep;
+	enum rules_flavour flavour;	/* 0: not probed */
+	bool owner_flag;		/* the kernel knows it */
+	uint32_t use[RULES_CHAINS];	/* of each chain after the last apply; 0: not applied */
+};
+
+/* Chains of both tables, in the order of struct rules.use. */
+struct rules_chain {
+	const char *table, *name;
+	int32_t priority;
+	int hook;			/* -1: a regular chain */
+};
+extern const struct rules_chain rules_chain[RULES_CHAINS];
+
+struct rules_marks {
+	uint32_t mask, leased, judged;
+};
+
+/* rules_keep.c: all rules of table egressd_keep, into chains that are there and empty. */
+void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m);
+void rules_keep_sets(struct nft_batch *b);
+
+/* rules_block.c */
+void rules_block_sets(struct nft_batch *b);
+void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain);
+void rules_block_gate(struct nft_batch *b, const char *chain, const char *refuse_chain);
+/* Sources of all elements, into the gate sets, in place of what is there. */
+int rules_block_regate(struct rules *r, struct nft_batch *b) MUST_CHECK;
