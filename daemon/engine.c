@@ -407,7 +407,7 @@ int engine_main(void)
 
 	log_open("engine");
 	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGUSR1);	/* leave; SIGTERM (parent died) just ends us, blocks stay */
 	sigprocmask(SIG_BLOCK, &set, NULL);	/* before the threads, which inherit it */
 	sigfd = signalfd(-1, &set, SFD_CLOEXEC);
 	r = sigfd < 0 ? -errno : start(&e);

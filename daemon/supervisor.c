@@ -398,11 +398,11 @@ static void wait_for(pid_t pid, unsigned ms)
 	}
 }
 
-static void end(struct child *c)
+static void end(struct child *c, int sig)
 {
 	if (c->pid <= 0)
 		return;
-	kill(c->pid, SIGTERM);
+	kill(c->pid, sig);
 	kill(c->pid, SIGCONT);
 	wait_for(c->pid, STOP_MS);
 	c->pid = -1;
@@ -415,8 +415,8 @@ static void stop(struct supervisor *s)
 	pid_t pid;
 
 	sd_notify(0, "STOPPING=1");
-	end(&s->child[RELAY]);
-	end(&s->child[ENGINE]);
+	end(&s->child[RELAY], SIGTERM);
+	end(&s->child[ENGINE], SIGUSR1);
 	pid = child_spawn("cleanup", fds, ARRAY_SIZE(fds));
 	if (pid > 0)
 		wait_for(pid, STOP_MS);

@@ -12,7 +12,12 @@ struct hash_key {
 	uint8_t k[16];
 };
 
+#define HASH_SUM_LEN 32
+
 uint64_t hash_bytes(const struct hash_key *key, const void *data, size_t len);
 
 /* Stable 32-bit name of a text, never 0: unkeyed BLAKE2b. For ids that must survive restarts and reloads. */
 uint32_t hash_uid(const void *data, size_t len);
+
+/* BLAKE2b-256 (RFC 7693), unkeyed: checksums of blobs and files. */
+void hash_sum(const void *data, size_t len, uint8_t ret[HASH_SUM_LEN]);

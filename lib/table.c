@@ -1,0 +1,282 @@
+/* table.c - see table.h for the contract.
+ *
+ * A group is one 64-bit word of eight tags. A key lives in one of TABLE_PROBE groups from its home group on. find stops at
+ * a group with an empty tag: whoever frees a slot leaves "deleted" unless its group has another empty one, so no record
+ * is ever behind an empty tag of its probe path.
+ */
+#include "table.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define TAG_EMPTY   0x00U
+#define TAG_BUSY    0x01U
+#define TAG_DYING   0x02U
+#define TAG_DELETED 0x03U
+#define TAG_FULL    0x80U
+
+#define ONES  0x0101010101010101ULL
+#define HIGHS 0x8080808080808080ULL
+
+size_t table_tags_size(uint32_t capacity)
+{
+	return capacity;
+}
+
+size_t table_claims_size(uint32_t capacity)
+{
+	return capacity / 8;
+}
+
+void table_view(struct table *t, struct table_state *state, void *tags, void *claims, void *records, uint32_t stride,
+		uint32_t capacity)
+{
+	*t = (struct table){
+		.groups = tags,
+		.claims = claims,
+		.records = records,
+		.state = state,
+		.stride = stride,
+		.group_mask = capacity / 8 - 1,
+	};
+}
+
+static uint32_t home_of(const struct table *t, uint64_t hash)
+{
+	return (uint32_t)hash & t->group_mask;
+}
+
+static unsigned tag_of(uint64_t hash)
+{
+	return TAG_FULL | (unsigned)(hash >> 57);
+}
+
+/* High bit of each byte of `group` that equals tag. Exact below the first match; a false one above it is found out by
+ * comparing keys. */
+static uint64_t match(uint64_t group, unsigned tag)
+{
+	uint64_t x = group ^ (ONES * tag);
+
+	return (x - ONES) & ~x & HIGHS;
+}
+
+static uint64_t empties(uint64_t group)
+{
+	/* Exact: empty is the only tag with neither a high nor a low bit among 0x00..0x03 and 0x80.. */
+	return ~(group | group << 7 | group << 6) & HIGHS;
+}
+
+static struct table_key *key_at(const struct table *t, uint32_t slot)
+{
+	return (struct table_key *)(t->records + (size_t)slot * t->stride);
+}
+
+static bool key_equal(const struct table_key *a, const struct table_key *b)
+{
+	uint64_t x[4], y[4];
+
+	memcpy(x, a, sizeof(x));
+	memcpy(y, b, sizeof(y));
+	return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3])) == 0;
+}
+
+void table_prefetch_tags(const struct table *t, uint64_t hash)
+{
+	__builtin_prefetch(&t->groups[home_of(t, hash)]);
+}
+
+void table_prefetch_record(const struct table *t, uint64_t hash)
+{
+	uint32_t home = home_of(t, hash);
+	/* Relaxed: a hint. */
+	uint64_t m = match(atomic_load_explicit(&t->groups[home], memory_order_relaxed), tag_of(hash));
+
+	if (m)
+		__builtin_prefetch(key_at(t, home * 8 + (uint32_t)__builtin_ctzll(m) / 8), 1);
+}
+
+uint32_t table_find(const struct table *t, uint64_t hash, const struct table_key *key)
+{
+	uint32_t home = home_of(t, hash);
+
+	for (uint32_t i = 0; i < TABLE_PROBE; i++) {
+		uint32_t g = (home + i) & t->group_mask;
+		/* [F1] Acquire: the key was stored before its tag became full. Pairs with F1' in table_insert().
+		 * Test: tests/torture/table.c under SAN=thread reports a race on the key if it is relaxed. */
+		uint64_t group = atomic_load_explicit(&t->groups[g], memory_order_acquire);
+
+		for (uint64_t m = match(group, tag_of(hash)); m; m &= m - 1) {
+			uint32_t slot = g * 8 + (uint32_t)__builtin_ctzll(m) / 8;
+
+			if (likely(key_equal(key_at(t, slot), key)))
+				return slot;
+		}
+		if (likely(empties(group) != 0))
+			return TABLE_NONE;
+	}
+	return TABLE_NONE;
+}
+
+static unsigned tag_in(uint64_t group, unsigned at)
+{
+	return (unsigned)(group >> at * 8) & 0xff;
+}
+
+static uint64_t with_tag(uint64_t group, unsigned at, unsigned tag)
+{
+	return (group & ~(0xffULL << at * 8)) | (uint64_t)tag << at * 8;
+}
+
+/* One slot's tag from `from` to `to`; false if it is not `from`. */
+static bool change_tag(struct table *t, uint32_t slot, unsigned from, unsigned to)
+{
+	_Atomic uint64_t *word = &t->groups[slot / 8];
+	uint64_t was = atomic_load_explicit(word, memory_order_relaxed);
+
+	do {
+		if (tag_in(was, slot % 8) != from)
+			return false;
+		/* [F1'] Release: the record is written before it is found; pairs with F1. Acquire: a freed record's zeroes
+		 * [T7] were stored by whoever released the slot. */
+	} while (!atomic_compare_exchange_weak_explicit(&t->groups[slot / 8], &was, with_tag(was, slot % 8, to),
+							memory_order_acq_rel, memory_order_relaxed));
+	return true;
+}
+
+static void claim(struct table *t, uint32_t home)
+{
+	unsigned spins = 0;
+
+	/* [F2] Acquire: what the last holder inserted is found by our second look. Pairs with F2'. */
+	while (atomic_exchange_explicit(&t->claims[home], 1, memory_order_acquire))
+		if (++spins % 64 == 0)
+			sched_yield();
+}
+
+static void unclaim(struct table *t, uint32_t home)
+{
+	atomic_store_explicit(&t->claims[home], 0, memory_order_release);	/* [F2'] */
+}
+
+/* A free slot on the path, made busy; TABLE_NONE. */
+static uint32_t take_slot(struct table *t, uint32_t home)
+{
+	for (uint32_t i = 0; i < TABLE_PROBE; i++) {
+		uint32_t g = (home + i) & t->group_mask;
+
+		for (unsigned at = 0; at < 8; at++) {
+			uint64_t group = atomic_load_explicit(&t->groups[g], memory_order_relaxed);
+			unsigned tag = tag_in(group, at);
+
+			if ((tag == TAG_EMPTY || tag == TAG_DELETED) && change_tag(t, g * 8 + at, tag, TAG_BUSY))
+				return g * 8 + at;
+		}
+	}
+	return TABLE_NONE;
+}
+
+int table_insert(struct table *t, uint64_t hash, const struct table_key *key, uint32_t *ret_slot)
+{
+	uint32_t home = home_of(t, hash), slot;
+	int r = -EEXIST;
+
+	claim(t, home);
+	slot = table_find(t, hash, key);
+	if (slot == TABLE_NONE) {
+		slot = take_slot(t, home);
+		r = slot == TABLE_NONE ? -ENOSPC : 0;
+	}
+	if (r == 0) {
+		memcpy(key_at(t, slot), key, sizeof(*key));
+		(void)change_tag(t, slot, TAG_BUSY, tag_of(hash));
+		atomic_fetch_add_explicit(&t->state->live, 1, memory_order_relaxed);
+	}
+	unclaim(t, home);
+	if (r != -ENOSPC)
+		*ret_slot = slot;
+	return r;
+}
+
+bool table_is_full(const struct table *t, uint32_t slot)
+{
+	/* Acquire: as in find, the caller reads the record next. */
+	return tag_in(atomic_load_explicit(&t->groups[slot / 8], memory_order_acquire), slot % 8) & TAG_FULL;
+}
+
+bool table_retire(struct table *t, uint32_t slot)
+{
+	unsigned tag = tag_in(atomic_load_explicit(&t->groups[slot / 8], memory_order_relaxed), slot % 8);
+
+	if (!(tag & TAG_FULL) || !change_tag(t, slot, tag, TAG_DYING))
+		return false;
+	atomic_fetch_sub_explicit(&t->state->live, 1, memory_order_relaxed);
+	return true;
+}
+
+/* Empty when nobody can be behind it: another empty tag in the group ends every search there already. */
+static void free_slot(struct table *t, uint32_t slot)
+{
+	_Atomic uint64_t *word = &t->groups[slot / 8];
+	uint64_t was = atomic_load_explicit(word, memory_order_relaxed), to;
+
+	memset(key_at(t, slot), 0, t->stride);
+	do {
+		to = with_tag(was, slot % 8, empties(was) ? TAG_EMPTY : TAG_DELETED);
+		/* Release: the zeroes above, before the slot can be taken; pairs with the acquire in change_tag(). */
+	} while (!atomic_compare_exchange_weak_explicit(word, &was, to, memory_order_acq_rel, memory_order_relaxed));
+}
+
+void table_release(struct table *t, uint32_t slot)
+{
+	free_slot(t, slot);
+}
+
+void table_recover(struct table *t, void (*dying)(void *ctx, uint32_t slot), void *ctx)
+{
+	uint32_t cap = table_capacity(t), live = 0;
+
+	for (uint32_t g = 0; g <= t->group_mask; g++)
+		atomic_store_explicit(&t->claims[g], 0, memory_order_relaxed);
+	for (uint32_t slot = 0; slot < cap; slot++) {
+		uint64_t group = atomic_load_explicit(&t->groups[slot / 8], memory_order_relaxed);
+		unsigned tag = tag_in(group, slot % 8);
+
+		if (tag == TAG_BUSY)
+			free_slot(t, slot);
+		live += (tag & TAG_FULL) != 0;
+	}
+	atomic_store_explicit(&t->state->live, live, memory_order_relaxed);
+	for (uint32_t slot = 0; slot < cap; slot++) {
+		uint64_t group = atomic_load_explicit(&t->groups[slot / 8], memory_order_relaxed);
+
+		if (tag_in(group, slot % 8) != TAG_DYING)
+			continue;
+		dying(ctx, slot);
+		free_slot(t, slot);
+	}
+}
+
+int table_check(const struct table *t, uint64_t (*hash)(void *ctx, const struct table_key *key), void *ctx,
+		const char **ret_why)
+{
+	uint32_t live = 0;
+
+	for (uint32_t slot = 0; slot < table_capacity(t); slot++) {
+		const struct table_key *k = key_at(t, slot);
+
+		if (!table_is_full(t, slot))
+			continue;
+		live++;
+		if (table_find(t, hash(ctx, k), k) != slot) {
+			*ret_why = "table: a record is not found under its own key, or twice there";
+			return -EINVAL;
+		}
+	}
+	if (live != atomic_load_explicit(&t->state->live, memory_order_relaxed)) {
+		*ret_why = "table: the count of live records is not what is there";
+		return -EINVAL;
+	}
+	return 0;
+}
