@@ -27,7 +27,10 @@
 #define POLICY_IFACES	  8	/* interface names of one exit */
 #define POLICY_IFNAME	  16
 #define POLICY_LAYOUT	  1
+#define POLICY_BRAKE	  64	/* subjects; AREA_BRAKE times are kept */
 #define POLICY_UNTIL_NEVER INT64_MAX
+#define POLICY_SERVICES	  1024	/* distinct sets of rules that ports can select */
+#define POLICY_MAGIC	  "egrpol\1"	/* 8 bytes with the NUL */
 
 enum policy_rule_kind { RULE_RULE, RULE_CONTRACT };
 enum policy_per { PER_PAIR = SUBJECT_PAIR, PER_HOST, PER_GROUP, PER_TOTAL };
@@ -99,9 +102,12 @@ struct policy_exit {
 	struct policy_bits to;		/* rules that match because the packet leaves by this exit's interface */
 };
 
-struct policy_span {			/* accepting ports [lo, next lo) of one protocol */
-	uint16_t proto;			/* IPPROTO_TCP, IPPROTO_UDP; others: one span with lo 0 */
-	uint16_t lo;
+#define POLICY_SPAN_UNKNOWN 0x100	/* | protocol: its packets whose accepting port is not known */
+#define POLICY_SPAN_REST    0xffff	/* the last span: every protocol that no rule names */
+
+struct policy_span {			/* accepting ports [lo, next lo) of one protocol; ascending by (proto, lo) */
+	uint16_t proto;			/* protocol number, or as above */
+	uint16_t lo;			/* 0 in a protocol's first span and in the two above */
 	uint32_t service;		/* index of a port class */
 };
 
@@ -126,7 +132,7 @@ struct policy_header {
 	uint32_t max_ttl_s;
 	uint64_t max_budget;
 	policy_str timezone;
-	uint8_t sum[32];		/* BLAKE2b-256 over the blob with this field 0 */
+	uint8_t sum[32];		/* policy_sum() */
 };
 
 enum policy_flag {
@@ -162,6 +168,9 @@ struct policy_exit_prefix {
  * aligned and outlive the view. */
 int policy_open(const void *blob, size_t size, struct policy *ret, const char **ret_why) MUST_CHECK;
 
+/* BLAKE2b-256 of (that of the header with `sum` 0, that of all behind it). size >= sizeof(struct policy_header). */
+void policy_sum(const void *blob, size_t size, uint8_t ret[32]);
+
 static inline const char *policy_string(const struct policy *p, policy_str s)
 {
 	return p->str + s;
@@ -178,6 +187,16 @@ uint32_t policy_class_of(const struct policy *p, uint8_t proto, bool port_known,
 /* Rules and contracts that judge bytes from src to dst of class index c. */
 void policy_match(const struct policy *p, const struct policy_src *src, const struct policy_dst *dst, uint32_t c,
 		  uint32_t exit, struct policy_bits *ret);
+
+/* Rule i's form for one subject: a kernel element drops all bytes of a pair or host, so where a contract may share the
+ * subject's bytes the engine must refuse by itself. dst NULL: the subject is a host. */
+enum policy_form policy_form_for(const struct policy *p, uint32_t i, const struct policy_src *src,
+				 const struct policy_dst *dst);
+
+static inline bool policy_bit(const struct policy_bits *b, uint32_t i)
+{
+	return b->w[i / 64] >> (i % 64) & 1;
+}
 
 /* Named host of a name or address; -1. */
 int policy_host_by_name(const struct policy *p, const char *name);

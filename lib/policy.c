@@ -1,0 +1,141 @@
+/* policy.c - lookups in an opened policy. */
+#include "policy.h"
+
+#include <string.h>
+
+static uint32_t range_label(const struct policy_range *v, uint32_t n, const struct addr *a)
+{
+	uint32_t low = 0, high = n;
+
+	while (high - low > 1) {
+		uint32_t mid = low + (high - low) / 2;
+
+		if (addr_cmp(&v[mid].start, a) <= 0)
+			low = mid;
+		else
+			high = mid;
+	}
+	return v[low].label;
+}
+
+const struct policy_src *policy_src_of(const struct policy *p, const struct addr *a)
+{
+	return &p->src[range_label(p->src_range, p->h->nsrc_ranges, a)];
+}
+
+const struct policy_dst *policy_dst_of(const struct policy *p, const struct addr *a)
+{
+	return &p->dst[range_label(p->dst_range, p->h->ndst_ranges, a)];
+}
+
+static uint32_t service_of(const struct policy *p, uint32_t proto, uint32_t port)
+{
+	uint32_t low = 0, high = p->h->nspans, want = proto << 16 | port;
+
+	while (high - low > 1) {
+		uint32_t mid = low + (high - low) / 2;
+		const struct policy_span *s = &p->span[mid];
+
+		if (((uint32_t)s->proto << 16 | s->lo) <= want)
+			low = mid;
+		else
+			high = mid;
+	}
+	if (p->span[low].proto != proto)
+		low = p->h->nspans - 1;
+	return p->span[low].service;
+}
+
+uint32_t policy_class_of(const struct policy *p, uint8_t proto, bool port_known, uint16_t port, enum opener opener,
+			 uint32_t exit)
+{
+	uint32_t service = port_known ? service_of(p, proto, port) : service_of(p, POLICY_SPAN_UNKNOWN | proto, 0);
+
+	if (unlikely((unsigned)opener > OPENER_OUTSIDE))
+		opener = OPENER_UNKNOWN;
+	if (unlikely(exit > p->h->nexits))
+		exit = 0;
+	return (service * 3 + (unsigned)opener) * (p->h->nexits + 1) + exit;
+}
+
+void policy_match(const struct policy *p, const struct policy_src *src, const struct policy_dst *dst, uint32_t c,
+		  uint32_t exit, struct policy_bits *ret)
+{
+	static const struct policy_bits none;
+	const struct policy_bits *leave = exit && exit <= p->h->nexits ? &p->exit[exit - 1].to : &none;
+
+	for (unsigned i = 0; i < POLICY_WORDS; i++)
+		ret->w[i] = src->from.w[i] & (dst->to.w[i] | leave->w[i]) & p->cls[c].match.w[i];
+}
+
+enum policy_form policy_form_for(const struct policy *p, uint32_t i, const struct policy_src *src,
+				 const struct policy_dst *dst)
+{
+	enum policy_form form = p->rule[i].form;
+
+	if (form == FORM_PAIR && !dst)
+		return FORM_ENGINE;
+	for (uint32_t c = 0; c < p->h->ncontracts; c++) {
+		if (policy_bit(&src->from, c) && (!dst || policy_bit(&dst->to, c)))
+			return FORM_ENGINE;
+	}
+	return form;
+}
+
+int policy_host_by_name(const struct policy *p, const char *name)
+{
+	struct addr a;
+
+	for (uint32_t i = 0; i < p->h->nhosts; i++)
+		if (!strcmp(policy_string(p, p->host[i].name), name))
+			return (int)i;
+	return addr_parse(name, &a) == 0 ? policy_src_of(p, &a)->host : -1;
+}
+
+int policy_rule_by_uid(const struct policy *p, uint32_t uid)
+{
+	for (uint32_t i = 0; i < p->h->nrules; i++)
+		if (p->rule[i].uid == uid)
+			return (int)i;
+	return -1;
+}
+
+static const char *name_of(const char *const *names, size_t n, unsigned i)
+{
+	return i < n && names[i] ? names[i] : "?";
+}
+
+const char *policy_action_name(unsigned action)
+{
+	static const char *const names[] = { [ACTION_ALERT] = "alert", [ACTION_BLOCK] = "block" };
+
+	return name_of(names, ARRAY_SIZE(names), action);
+}
+
+const char *policy_per_name(unsigned per)
+{
+	static const char *const names[] = {
+		[PER_PAIR] = "pair", [PER_HOST] = "host", [PER_GROUP] = "group", [PER_TOTAL] = "total"
+	};
+
+	return name_of(names, ARRAY_SIZE(names), per);
+}
+
+const char *policy_severity_name(unsigned severity)
+{
+	static const char *const names[] = {
+		[SEVERITY_LOW] = "low", [SEVERITY_MEDIUM] = "medium", [SEVERITY_HIGH] = "high",
+		[SEVERITY_CRITICAL] = "critical"
+	};
+
+	return name_of(names, ARRAY_SIZE(names), severity);
+}
+
+const char *opener_name(unsigned opener)
+{
+	static const char *const names[] = {
+		[OPENER_UNKNOWN] = "any", [OPENER_INSIDE] = "inside", [OPENER_OUTSIDE] = "outside"
+	};
+
+	return name_of(names, ARRAY_SIZE(names), opener);
+}
