@@ -9,6 +9,8 @@
  * [N3] Ids        are 32-bit and wrap.
  * [N4] Untrusted  nfq_parse() reads only the given bytes (fuzzed).
  * [N5] Marks      the verdict's mark keeps all bits outside mark_mask as the packet came.
+ * [N6] Waiting    nfq_setup() takes no packet off the socket: what waits for a dead engine's successor stays, and an answer of
+ *                 the kernel that stands behind such packets is left for the reader (nfq_parse: -ENOMSG).
  */
 #pragma once
 
@@ -18,6 +20,9 @@
 #include <sys/socket.h>
 
 #include "compiler.h"
+
+#define NFQ_BATCH 64		/* messages of one receive and one answer, at most */
+#define NFQ_OVERHEAD 192	/* a slot of copy range + this never cuts a message */
 
 enum nfq_flag { NFQ_GSO = 1, NFQ_FAIL_OPEN = 2, NFQ_UID_GID = 4 };
 
@@ -49,12 +54,14 @@ struct nfq_verdict {
 /* A bound netlink socket (SOCK_CLOEXEC) with NETLINK_NO_ENOBUFS off, rcvbuf forced. fd or -errno. */
 int nfq_socket(uint32_t rcvbuf) MUST_CHECK;
 
-/* Bind queue `num` on fd and set it up: copy `range` bytes, maxlen, flags wanted. Binding twice from one socket is not an
- * error. -EPERM: another process holds it or no CAP_NET_ADMIN (nfq_holder() tells). */
+/* Bind queue `num` on fd and set it up: copy `range` bytes, maxlen, flags wanted. One socket, one queue. Binding twice from
+ * one socket is not an error. -EPERM: another process holds it or no CAP_NET_ADMIN (nfq_holder() tells). Opens a second
+ * socket for a moment, to ask for flags. */
 int nfq_setup(int fd, uint16_t num, uint32_t range, uint32_t maxlen, uint32_t want_flags,
 	      struct nfq_info *ret) MUST_CHECK;
 
-/* portid of the process that holds queue num, from /proc/net/netfilter/nfnetlink_queue; 0: nobody. */
+/* portid of the process that holds queue num, from /proc/net/netfilter/nfnetlink_queue; 0: nobody, or not readable (the
+ * file is root's). */
 uint32_t nfq_holder(uint16_t num);
 
 /* Waits up to timeout_ms for the first message, then takes what is there, at most n. slot[i] has slot_len bytes and is
@@ -62,16 +69,18 @@ uint32_t nfq_holder(uint16_t num);
 int nfq_receive(int fd, uint8_t *slot, size_t slot_stride, size_t slot_len, unsigned n, unsigned ret_len[],
 		int timeout_ms) MUST_CHECK;
 
-/* 0 and *ret; -EBADMSG not a packet message or broken; -ENOMSG a netlink error or done message. */
+/* 0 and *ret; -EBADMSG not a packet message or broken; -ENOMSG a netlink error or done message. A message without payload is
+ * a packet with caplen 0: its id can be answered. */
 int nfq_parse(const void *buf, size_t len, struct nfq_msg *ret) MUST_CHECK;
 
-/* Answers a batch in one sendmsg: drops and repeats one by one, first; accepts as one VERDICT_BATCH per run of equal marks,
- * in id order. v must be in the order received and hold every id received and unanswered on this queue up to its last.
- * Every verdict but repeat sets (mark & ~mask) | judged. 0 or -errno of the send. n <= 64. */
-int nfq_answer(int fd, uint16_t num, struct nfq_verdict *v, unsigned n, uint32_t mask, uint32_t judged) MUST_CHECK;
+/* Answers a batch in one sendmsg: repeats and short runs of drops one by one, first; the rest as one VERDICT_BATCH per run of
+ * equal answer and mark, in id order. v must be in the order received and hold every id received and unanswered on this queue
+ * up to its last. Every accept sets (mark & ~mask) | judged; a repeat keeps its mark. An id that is gone (its device went
+ * down) costs nothing but a -ENOMSG message. 0 or -errno of the send. n <= NFQ_BATCH. */
+int nfq_answer(int fd, uint16_t num, const struct nfq_verdict *v, unsigned n, uint32_t mask, uint32_t judged) MUST_CHECK;
 
 /* Answers one by one (after a restart, where a batch could catch ids not yet read). */
 int nfq_answer_single(int fd, uint16_t num, const struct nfq_verdict *v, uint32_t mask, uint32_t judged) MUST_CHECK;
 
-/* queue_dropped and user_dropped of queue num, from /proc; 0 or -errno. */
+/* queue_dropped and user_dropped of queue num, from /proc; 0 or -errno (-EACCES: the file is root's; -ENOENT: no such queue). */
 int nfq_drops(uint16_t num, uint64_t *ret_queue, uint64_t *ret_user) MUST_CHECK;
