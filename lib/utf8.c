@@ -1,0 +1,45 @@
+/* utf8.c - see utf8.h. */
+#include "utf8.h"
+
+unsigned utf8_decode(const char *s, size_t len, uint32_t *ret_code)
+{
+	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+	const uint8_t *p = (const uint8_t *)s;
+	uint32_t code;
+	unsigned n;
+
+	if (len == 0)
+		return 0;
+	if (p[0] < 0x80) {
+		*ret_code = p[0];
+		return 1;
+	}
+	n = p[0] >= 0xf0 && p[0] < 0xf8 ? 4 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xc0 && p[0] < 0xe0 ? 2 : 0;
+	if (n == 0 || len < n)
+		return 0;
+	code = p[0] & (0xffU >> (n + 1));
+	for (unsigned i = 1; i < n; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		code = code << 6 | (p[i] & 0x3f);
+	}
+	if (code < least[n] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
+		return 0;
+	*ret_code = code;
+	return n;
+}
+
+bool utf8_is_bidi(uint32_t c)
+{
+	return c == 0x061c || c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069);
+}
+
+unsigned utf8_printable(const char *p, size_t len)
+{
+	uint32_t c;
+	unsigned n = utf8_decode(p, len, &c);
+
+	if (n == 0 || c < 0x20 || (c >= 0x7f && c <= 0x9f) || utf8_is_bidi(c) || c == 0x2028 || c == 0x2029)
+		return 0;
+	return (c & 0xfffe) == 0xfffe || (c >= 0xfdd0 && c <= 0xfdef) || c == 0xfeff ? 0 : n;
+}

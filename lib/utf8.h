@@ -1,0 +1,14 @@
+/* utf8.h - which bytes may be shown to people: valid UTF-8 (RFC 3629) without control or bidi characters (UAX 9). */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Length 1..4 of the well-formed character at p, 0 if there is none; *ret_code its code point. */
+unsigned utf8_decode(const char *p, size_t len, uint32_t *ret_code);
+
+/* As utf8_decode, and 0 for control characters (C0 with tab, DEL, C1), bidi controls, line separators and noncharacters. */
+unsigned utf8_printable(const char *p, size_t len);
+
+bool utf8_is_bidi(uint32_t code);
