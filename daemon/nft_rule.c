@@ -139,31 +139,17 @@ void nft_payload(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len)
 	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_LEN, len);
 }
 
-static struct nftnl_expr *lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg)
+void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg)
 {
 	struct nftnl_expr *e = expr(r, "lookup");
 
 	if (!e)
-		return NULL;
+		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, sreg);
 	if (nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, set) < 0)
 		r->failed = true;
 	if (set_id)
 		nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SET_ID, set_id);
-	return e;
-}
-
-void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg)
-{
-	(void)lookup(r, set, set_id, sreg);
-}
-
-void nft_vmap(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg)
-{
-	struct nftnl_expr *e = lookup(r, set, set_id, sreg);
-
-	if (e)
-		nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_DREG, NFT_REG_VERDICT);
 }
 
 void nft_verdict(struct nft_rule *r, int verdict, const char *chain)

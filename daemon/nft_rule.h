@@ -37,7 +37,6 @@ void nft_bitwise(struct nft_rule *r, uint32_t reg, const void *mask, const void 
 void nft_payload(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len);
 /* Goes on with the rule when found; set_id 0: a set that was there before this batch. */
 void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg);
-void nft_vmap(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg);
 void nft_verdict(struct nft_rule *r, int verdict, const char *chain);
 void nft_count(struct nft_rule *r, const char *object);
 /* Add to or refresh in `set`, a counter in each element. */

@@ -14,7 +14,7 @@
 
 #include "nft_batch.h"
 
-#define ELEMS_A_MESSAGE 256	/* their nest's length is a 16-bit number; a verdict element takes up to ~140 bytes */
+#define ELEMS_A_MESSAGE 256	/* their nest's length is a 16-bit number; an element takes up to ~100 bytes */
 #define DUMP_TRIES	16
 
 static struct nftnl_set *set_alloc(struct nft_batch *b, const char *table, const char *name, uint32_t id)
@@ -44,10 +44,6 @@ void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_sp
 	nftnl_set_set_u32(s, NFTNL_SET_FLAGS, spec->flags);
 	nftnl_set_set_u32(s, NFTNL_SET_KEY_TYPE, spec->key_type);
 	nftnl_set_set_u32(s, NFTNL_SET_KEY_LEN, spec->key_len);
-	if (spec->flags & NFT_SET_MAP) {
-		nftnl_set_set_u32(s, NFTNL_SET_DATA_TYPE, NFT_DATA_VERDICT);
-		nftnl_set_set_u32(s, NFTNL_SET_DATA_LEN, 16);
-	}
 	if (spec->size)
 		nftnl_set_set_u32(s, NFTNL_SET_DESC_SIZE, spec->size);
 	if (spec->timeout_ms)
@@ -78,37 +74,21 @@ static void elems_message(struct nft_batch *b, uint16_t type, const struct nftnl
 	nft_batch_msg_end(b, nlh);
 }
 
-void nft_set_flush(struct nft_batch *b, const char *table, const char *set, const char *what)
-{
-	struct nftnl_set *s = set_alloc(b, table, set, 0);
-
-	if (!s)
-		return;
-	elems_message(b, NFT_MSG_DELSETELEM, s, what);
-	nftnl_set_free(s);
-}
-
 static struct nftnl_set_elem *elem_alloc(const struct nft_set_spec *spec, const struct nft_elem *e, bool full)
 {
 	struct nftnl_set_elem *x = nftnl_set_elem_alloc();
 
 	if (!x)
 		return NULL;
-	if (nftnl_set_elem_set(x, NFTNL_SET_ELEM_KEY, e->key, spec->key_len) < 0)
-		goto fail;
+	if (nftnl_set_elem_set(x, NFTNL_SET_ELEM_KEY, e->key, spec->key_len) < 0) {
+		nftnl_set_elem_free(x);
+		return NULL;
+	}
 	if (e->interval_end)
 		nftnl_set_elem_set_u32(x, NFTNL_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
 	if (full && e->timeout_ms && spec->flags & NFT_SET_TIMEOUT)
 		nftnl_set_elem_set_u64(x, NFTNL_SET_ELEM_TIMEOUT, e->timeout_ms);
-	if (full && spec->flags & NFT_SET_MAP && !e->interval_end) {
-		nftnl_set_elem_set_u32(x, NFTNL_SET_ELEM_VERDICT, (uint32_t)e->verdict);
-		if (e->chain && nftnl_set_elem_set_str(x, NFTNL_SET_ELEM_CHAIN, e->chain) < 0)
-			goto fail;
-	}
 	return x;
-fail:
-	nftnl_set_elem_free(x);
-	return NULL;
 }
 
 static void elems(struct nft_batch *b, uint16_t type, const char *table, const struct nft_set_spec *spec,
@@ -182,6 +162,8 @@ static int dump_elem(struct nftnl_set_elem *e, void *ctx)
 	o = &d->elem[d->count++];
 	*o = (struct nft_dumped){ 0 };
 	memcpy(o->key, key, len);
+	if (nftnl_set_elem_is_set(e, NFTNL_SET_ELEM_FLAGS))
+		o->interval_end = nftnl_set_elem_get_u32(e, NFTNL_SET_ELEM_FLAGS) & NFT_SET_ELEM_INTERVAL_END;
 	if (nftnl_set_elem_is_set(e, NFTNL_SET_ELEM_EXPIRATION))
 		o->expires_ms = nftnl_set_elem_get_u64(e, NFTNL_SET_ELEM_EXPIRATION);
 	(void)nftnl_set_elem_expr_foreach(e, dump_counter, o);
@@ -251,4 +233,78 @@ int nft_set_dump(struct nft_sock *s, const char *table, const char *set, struct 
 	*ret_elems = d.elem;
 	*ret_count = d.count;
 	return 0;
+}
+
+static int elem_order(const void *x, const void *y)
+{
+	const struct nft_elem *a = x, *b = y;
+	const int key = memcmp(a->key, b->key, sizeof(a->key));
+
+	return key ? key : a->interval_end - b->interval_end;
+}
+
+static size_t sort_unique(struct nft_elem *e, size_t n)
+{
+	size_t count = 0;
+
+	if (n)
+		qsort(e, n, sizeof(*e), elem_order);
+	for (size_t i = 0; i < n; i++) {
+		if (!count || elem_order(&e[count - 1], &e[i]) != 0)
+			e[count++] = e[i];
+	}
+	return count;
+}
+
+/* A range is its start and, but for the last, its end: the kernel takes them for one when it looks for overlaps. */
+static size_t unit_len(const struct nft_elem *e, size_t n, size_t i)
+{
+	return !e[i].interval_end && i + 1 < n && e[i + 1].interval_end ? 2 : 1;
+}
+
+/* What is in a and not in b, both sorted, to the front of `out`. */
+static size_t difference(const struct nft_elem *a, size_t na, const struct nft_elem *b, size_t nb, struct nft_elem *out)
+{
+	size_t count = 0, j = 0, len;
+
+	for (size_t i = 0; i < na; i += len) {
+		len = unit_len(a, na, i);
+		while (j < nb && elem_order(&b[j], &a[i]) < 0)
+			j++;
+		if (j < nb && elem_order(&b[j], &a[i]) == 0 && unit_len(b, nb, j) == len &&
+		    elem_order(&b[j + len - 1], &a[i + len - 1]) == 0)
+			continue;
+		for (size_t k = 0; k < len; k++)
+			out[count++] = a[i + k];
+	}
+	return count;
+}
+
+void nft_set_sync(struct nft_sock *s, struct nft_batch *b, const char *table, const struct nft_set_spec *set,
+		  struct nft_elem *want, size_t n, const char *what)
+{
+	struct nft_dumped *d = NULL;
+	struct nft_elem *have, *out;
+	size_t count = 0;
+	const int r = nft_set_dump(s, table, set->name, &d, &count);
+
+	if (r < 0 && r != -ENOENT)
+		nft_batch_fail(b, r);
+	have = calloc(count + 1, sizeof(*have));
+	out = calloc(count + n + 1, sizeof(*out));
+	if (have && out) {
+		for (size_t i = 0; i < count; i++) {
+			memcpy(have[i].key, d[i].key, sizeof(have[i].key));
+			have[i].interval_end = d[i].interval_end;
+		}
+		count = sort_unique(have, count);
+		n = sort_unique(want, n);
+		nft_elems_del(b, table, set, out, difference(have, count, want, n, out), what);
+		nft_elems_add(b, table, set, out, difference(want, n, have, count, out), what);
+	} else {
+		nft_batch_fail(b, -ENOMEM);
+	}
+	free(d);
+	free(have);
+	free(out);
 }

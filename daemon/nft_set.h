@@ -1,4 +1,4 @@
-/* nft_set.h - sets and verdict maps of an inet table, their elements, and a dump of elements that count. */
+/* nft_set.h - sets of an inet table, their elements, and a dump of elements that count. */
 #pragma once
 
 #include <stdbool.h>
@@ -16,7 +16,7 @@ struct nft_sock;
 enum { NFT_KEY_IPV4 = 7, NFT_KEY_IPV6 = 8, NFT_KEY_IFNAME = 41, NFT_KEY_IPV4_PAIR = 7 << 6 | 7, NFT_KEY_IPV6_PAIR = 8 << 6 | 8 };
 
 struct nft_set_spec {
-	const char *name;	/* anonymous sets: "__set%d" or "__map%d" */
+	const char *name;	/* anonymous sets: "__set%d" */
 	uint32_t id;		/* for rules of the same batch; 0: none */
 	uint32_t flags;		/* NFT_SET_* */
 	uint32_t key_type, key_len;
@@ -29,20 +29,23 @@ struct nft_elem {
 	uint8_t key[NFT_KEY_MAX];
 	bool interval_end;
 	uint64_t timeout_ms;	/* 0: the set's */
-	int verdict;		/* maps only */
-	const char *chain;
 };
 
 /* An existing set of the same form stays, elements and all. */
 void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const char *what);
-void nft_set_flush(struct nft_batch *b, const char *table, const char *set, const char *what);
 void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
 		   const char *what);
 void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
 		   const char *what);
 
+/* Make the set hold just `want`, which is sorted here, by deleting and adding what differs from what s tells of it now: an
+ * element that stays is not touched (see rules_keep.c why). The set may come to be in this very batch. */
+void nft_set_sync(struct nft_sock *s, struct nft_batch *b, const char *table, const struct nft_set_spec *set,
+		  struct nft_elem *want, size_t n, const char *what);
+
 struct nft_dumped {
 	uint8_t key[NFT_KEY_MAX];
+	bool interval_end;
 	uint64_t packets, bytes, expires_ms;
 };
 

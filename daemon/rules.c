@@ -16,6 +16,10 @@
 
 #define PROBE "egressd_probe"
 
+/* Holds connection tracking: nobody jumps here and its rule is never removed. With the last `ct` of a namespace the kernel
+ * takes its hooks out and drops all that waits in queues (measured), so a policy that needs `ct` no more must not end it. */
+#define CHAIN_CT "ct_kept"
+
 /* Every priority lies before -150, where mangle tables of others may set the whole mark. */
 const struct rules_chain rules_chain[RULES_CHAINS] = {
 	{ TABLE, "queue", -155, NF_INET_POST_ROUTING },
@@ -23,12 +27,13 @@ const struct rules_chain rules_chain[RULES_CHAINS] = {
 	{ TABLE_KEEP, "exit", -151, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "forward", -10, NF_INET_FORWARD },
 	{ TABLE_KEEP, "output", -10, NF_INET_LOCAL_OUT },
-	{ TABLE_KEEP, "inside", 0, -1 },
+	{ TABLE_KEEP, "local", 0, -1 },
 	{ TABLE_KEEP, "pass", 0, -1 },
 	{ TABLE_KEEP, "refuse", 0, -1 },
-	{ TABLE_KEEP, "refuse_inside", 0, -1 },
+	{ TABLE_KEEP, "refuse_local", 0, -1 },
 	{ TABLE_KEEP, "refuse_hit", 0, -1 },
 	{ TABLE_KEEP, "reject", 0, -1 },
+	{ TABLE, CHAIN_CT, 0, -1 },
 	{ NULL, NULL, 0, -1 },
 };
 
@@ -144,6 +149,9 @@ static void queue_rules(struct nft_batch *b, const struct rules *r, const struct
 	struct nft_rule rule;
 
 	if (s->needs_ct) {
+		rule = nft_rule(TABLE, CHAIN_CT);
+		nft_ct(&rule, NFT_CT_DIRECTION, NFT_REG32_00);
+		nft_rule_add(&rule, b, "egressd: ct kept");
 		rule = nft_rule(TABLE, "queue");
 		nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
 		nft_bitwise(&rule, NFT_REG32_00, &s->mark_mask, &zero, sizeof(zero));
@@ -160,7 +168,7 @@ static void queue_rules(struct nft_batch *b, const struct rules *r, const struct
 		queue_rule(b, r, s, s->mark_mask);
 }
 
-static void chains(struct nft_batch *b)
+static void chains(struct nft_batch *b, bool ct)
 {
 	for (const struct rules_chain *c = rules_chain; ours(c); c++) {
 		if (c->hook < 0)
@@ -168,8 +176,10 @@ static void chains(struct nft_batch *b)
 		else
 			nft_base_chain_add(b, c->table, c->name, (uint32_t)c->hook, c->priority, c->name);
 	}
-	for (const struct rules_chain *c = rules_chain; ours(c); c++)
-		nft_chain_flush(b, c->table, c->name, c->name);
+	for (const struct rules_chain *c = rules_chain; ours(c); c++) {
+		if (ct || strcmp(c->name, CHAIN_CT))
+			nft_chain_flush(b, c->table, c->name, c->name);
+	}
 }
 
 static int remember_use(struct rules *r, const char **ret_what)
@@ -182,6 +192,20 @@ static int remember_use(struct rules *r, const char **ret_what)
 			return e;
 	}
 	return 0;
+}
+
+/* Sets older than their rules, see rules_keep.c: a table without chains harms nobody. */
+static int first_sets(struct rules *r, const struct rules_spec *spec, const char **ret_what)
+{
+	struct nft_table_info info;
+	struct nft_batch b;
+
+	if (nft_table_get(&r->keep, TABLE_KEEP, &info) != -ENOENT)
+		return 0;
+	nft_batch_begin(&b, &r->owner);
+	nft_table_add(&b, TABLE_KEEP, false, "table egressd_keep");
+	rules_keep_sets(r, &b, spec);
+	return nft_batch_commit(&b, ret_what);
 }
 
 int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour, const char **ret_what)
@@ -200,18 +224,15 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 		e = table_owned(r, &owned, ret_what);
 	if (e < 0)
 		return e;
+	e = first_sets(r, spec, ret_what);
+	if (e < 0)
+		return e;
 	/* The owning socket may write both tables, so both change in the same instant [U1]. */
 	nft_batch_begin(&b, &r->owner);
 	nft_table_add(&b, TABLE, owned, "table egressd");
 	nft_table_add(&b, TABLE_KEEP, false, "table egressd_keep");
-	rules_keep_sets(&b);
-	chains(&b);
-	e = rules_block_regate(r, &b);
-	if (e < 0) {
-		nft_batch_drop(&b);
-		*ret_what = "reading the blocked sets";
-		return e;
-	}
+	rules_keep_sets(r, &b, spec);
+	chains(&b, spec->needs_ct);
 	rules_keep_fill(&b, spec, &m);
 	queue_rules(&b, r, spec);
 	e = nft_batch_commit(&b, ret_what);

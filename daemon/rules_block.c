@@ -269,29 +269,51 @@ int rules_block_dump(struct rules *r, int (*each)(void *ctx, const struct rules_
 	return 0;
 }
 
-int rules_block_regate(struct rules *r, struct nft_batch *b)
+/* Keys of the sources of one family's elements. */
+static int sources(struct rules *r, bool v6, struct nft_elem **ret_elems, size_t *ret_count)
 {
-	for (unsigned v6 = 0; v6 <= 1; v6++)
-		nft_set_flush(b, TABLE_KEEP, gate_set[v6].name, "keep: flush blocked sources");
+	struct nft_elem *all = NULL;
+	size_t count = 0;
+
 	for (unsigned set = 0; set < BLOCK_SETS; set++) {
 		struct nft_dumped *d = NULL;
-		struct nft_elem *e;
+		struct nft_elem *more;
 		size_t n = 0;
-		const int error = nft_set_dump(&r->keep, TABLE_KEEP, block_set[set].name, &d, &n);
+		int error;
 
-		if (error < 0 && error != -ENOENT)
-			return error;
-		e = calloc(n + 1, sizeof(*e));
-		for (size_t i = 0; e && i < n; i++)
-			memcpy(e[i].key, d[i].key, sizeof(e[i].key));
-		if (e)
-			nft_elems_add(b, TABLE_KEEP, &gate_set[!!(set & SET_V6)], e, n, "keep: blocked sources");
-		else
-			nft_batch_fail(b, -ENOMEM);
+		if (!!(set & SET_V6) != v6)
+			continue;
+		error = nft_set_dump(&r->keep, TABLE_KEEP, block_set[set].name, &d, &n);
+		more = error == 0 || error == -ENOENT ? realloc(all, (count + n + 1) * sizeof(*all)) : NULL;
+		if (!more) {
+			free(all);
+			free(d);
+			return error && error != -ENOENT ? error : -ENOMEM;
+		}
+		all = more;
+		memset(all + count, 0, n * sizeof(*all));
+		for (size_t i = 0; i < n; i++)
+			memcpy(all[count++].key, d[i].key, v6 ? 16 : 4);
 		free(d);
+	}
+	*ret_elems = all;
+	*ret_count = count;
+	return 0;
+}
+
+void rules_block_regate(struct rules *r, struct nft_batch *b)
+{
+	for (unsigned v6 = 0; v6 <= 1; v6++) {
+		struct nft_elem *e = NULL;
+		size_t n = 0;
+		const int error = sources(r, v6, &e, &n);
+
+		if (error < 0)
+			nft_batch_fail(b, error);
+		else
+			nft_set_sync(&r->keep, b, TABLE_KEEP, &gate_set[v6], e, n, "keep: blocked sources");
 		free(e);
 	}
-	return 0;
 }
 
 int rules_unseen_dump(struct rules *r, int (*each)(void *ctx, const struct addr *src, const struct addr *dst,

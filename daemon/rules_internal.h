@@ -7,7 +7,7 @@
 #define TABLE	   "egressd"
 #define TABLE_KEEP "egressd_keep"
 
-#define RULES_CHAINS 12
+#define RULES_CHAINS 13
 
 struct rules {
 	struct nft_sock owner, keep;
@@ -30,11 +30,12 @@ struct rules_marks {
 
 /* rules_keep.c: all rules of table egressd_keep, into chains that are there and empty. */
 void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m);
-void rules_keep_sets(struct nft_batch *b);
+/* Counters and sets, the address sets with what the policy says. */
+void rules_keep_sets(struct rules *r, struct nft_batch *b, const struct rules_spec *s);
 
 /* rules_block.c */
 void rules_block_sets(struct nft_batch *b);
 void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain);
 void rules_block_gate(struct nft_batch *b, const char *chain, const char *refuse_chain);
-/* Sources of all elements, into the gate sets, in place of what is there. */
-int rules_block_regate(struct rules *r, struct nft_batch *b) MUST_CHECK;
+/* The gate sets hold the sources of all elements, no others. */
+void rules_block_regate(struct rules *r, struct nft_batch *b);

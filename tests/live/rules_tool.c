@@ -31,6 +31,7 @@
 
 struct tool {
 	struct rules *rules;
+	int owner, keep;
 	uint32_t mask;
 	pid_t judge;
 };
@@ -150,6 +151,8 @@ static int start_judge(struct tool *t, uint16_t queue, bool repeat)
 		return -errno;
 	if (t->judge == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(t->owner);	/* the table goes with the last descriptor of its socket */
+		close(t->keep);
 		judge(queue, t->mask, repeat, ready[1]);
 	}
 	close(ready[1]);
@@ -328,19 +331,17 @@ static int command(struct tool *t, char *line)
 
 int main(void)
 {
-	const int owner = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
-	const int keep = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
-	struct tool t = { .mask = 0x300 };
+	struct tool t = {
+		.owner = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER),
+		.keep = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER),
+		.mask = 0x300,
+	};
 	char *line = NULL;
 	size_t cap = 0;
 	ssize_t n;
 	int r;
 
-	if (isatty(0)) {
-		printf("a helper of tests/live/rules.sh\n");
-		return 77;
-	}
-	r = rules_open(owner, keep, &t.rules);
+	r = rules_open(t.owner, t.keep, &t.rules);
 	if (r < 0) {
 		printf("error %s\n", strerror(-r));
 		return 1;

@@ -1,0 +1,328 @@
+#!/bin/bash
+# Kernel rules (daemon/rules.h) under real traffic: counted once and exactly, refused exactly, nothing lost by an update, and
+# what must hold while our processes are dead. rules_tool is the engine's part by hand; table `ref` counts independently.
+set -uo pipefail
+. "$(dirname "$0")/lab.sh"
+tool=$EGRESSD_BUILD/tests/live/rules_tool
+lab_need "$tool" nft socat ping
+lab_up
+
+ALL='dev=wan,vpn inside=10.0.0.0/8,fd00::/8 exit=10.250.0.0/16,fd00:250::/64'
+
+tool_start() {
+	coproc TOOL { exec ip netns exec "$LAB-gw" "$tool" 2>>"$LAB_DIR/tool.log"; }
+	lab_tool_pid=$TOOL_PID
+	exec {to}>&"${TOOL[1]}" {from}<&"${TOOL[0]}"
+}
+
+tool_end() { # SIGNAL
+	kill -s "$1" "$lab_tool_pid" 2>/dev/null
+	wait "$lab_tool_pid" 2>/dev/null
+	exec {to}>&- {from}<&-
+}
+
+# t COMMAND...: its answer in $answer; 1 on error.
+t() {
+	local line
+	answer=
+	echo "$*" >&"$to"
+	while read -t 20 -r line <&"$from"; do
+		case $line in
+		done) return 0 ;;
+		error*) answer+=$line; return 1 ;;
+		*) answer+=$line$'\n' ;;
+		esac
+	done
+	answer+='no answer'
+	return 1
+}
+
+must() { t "$@" || not_ok "rules_tool $*: $answer"; }
+
+# Numbers since the last mark: egress packets and bytes, unseen packets and bytes; the same by the reference.
+read_all() {
+	local w
+	must counters
+	read -r w e_p e_b w u_p u_b <<<"$answer"
+	read -r r_p r_b <<<"$(in_ns gw nft list counter inet ref sum | awk '/packets/ { print $2, $4 }')"
+}
+mark() { read_all; e0_p=$e_p e0_b=$e_b u0_p=$u_p u0_b=$u_b r0_p=$r_p r0_b=$r_b; }
+since() {
+	read_all
+	e_p=$((e_p - e0_p)) e_b=$((e_b - e0_b)) u_p=$((u_p - u0_p)) u_b=$((u_b - u0_b)) r_p=$((r_p - r0_p)) r_b=$((r_b - r0_b))
+}
+# exact TEXT unseen|judged: egress as the reference has it; all of it unseen, or none.
+exact() {
+	since
+	lab_is "$r_p $r_b" "$e_p $e_b" "$1: egress packets and bytes as the reference"
+	[ "$r_p" -gt 0 ] || not_ok "$1: there was no traffic"
+	if [ "$2" = unseen ]; then
+		lab_is "$r_p $r_b" "$u_p $u_b" "$1: all of it unseen"
+	else
+		lab_is "0 0" "$u_p $u_b" "$1: nothing unseen"
+	fi
+}
+
+ref() { # the independent count; oddities of the marks: `left` bits that leave, `kept` bits of others, `reply` state 3
+	in_ns gw nft -f - <<-END
+		table inet ref {
+			counter sum { }
+			counter left { }
+			counter kept { }
+			counter reply { }
+			chain before {
+				type filter hook postrouting priority -200;
+				oifname { wan, vpn } ip6 daddr { fe80::/10, ff02::/16 } return
+				oifname { wan, vpn } counter name sum
+			}
+			chain between {
+				type filter hook postrouting priority -153;
+				meta mark & 0x300 == 0x300 counter name reply
+			}
+			chain after {
+				type filter hook postrouting priority 300;
+				meta mark & 0x300 != 0 counter name left
+				meta mark & 0x1000 != 0 counter name kept
+			}
+		}
+	END
+}
+ref_packets() { in_ns gw nft list counter inet ref "$1" | awk '/packets/ { print $2 }'; }
+
+reaches() { in_ns "$1" ping -nqc 1 -W 1 "$2" >/dev/null 2>&1; }
+pings() { in_ns "$1" ping -nqi 0.01 -c "$3" -W 1 "$2" >/dev/null 2>&1; }
+expect_reach() { if reaches "$1" "$2"; then ok "$3"; else not_ok "$3: $1 does not reach $2"; fi; }
+expect_refused() { if reaches "$1" "$2"; then not_ok "$3: $1 reaches $2"; else ok "$3"; fi; }
+
+# send SPACE ADDRESS BYTES: to the sink on port 7000
+send() {
+	local a=$2
+	[[ $a != *:* ]] || a="[$a]"
+	head -c "$3" /dev/zero | in_ns "$1" timeout 30 socat -u - "TCP:$a:7000,connect-timeout=5" 2>>"$LAB_DIR/send.log"
+}
+sink_has() { [ "$(stat -c %s "$LAB_DIR/sink" 2>/dev/null || echo 0)" -ge "$1" ]; }
+no_owned() { ! in_ns gw nft list tables | grep -q 'egressd$'; }
+settle() { sleep 0.3; }
+
+traffic() { # both families, small and large, forwarded, pulled and of the gateway itself
+	: >"$LAB_DIR/sink"
+	pings sakura1 203.0.113.9 20
+	pings sakura2 2001:db8:9::9 20
+	pings sakura1 10.250.0.5 10
+	pings sakura1 fd00:250::5 10
+	pings gw 203.0.113.10 10
+	pings outside 10.20.0.15 10
+	send sakura1 203.0.113.9 8000000
+	send sakura2 2001:db8:9::9 8000000
+	lab_wait 5 sink_has 16000000 || not_ok "$1: the sink got $(stat -c %s "$LAB_DIR/sink") of 16000000 bytes"
+	settle
+}
+
+ref
+tool_start
+lab_sink outside 7000 "$LAB_DIR/sink"
+
+if t apply $ALL; then ok "apply: $answer"; else not_ok "apply: $answer"; lab_done; exit; fi
+must present
+lab_is "present 1" "${answer%$'\n'}" "present after apply"
+
+mark
+traffic "nobody listens"
+exact "nobody listens" unseen
+must unseen
+lab_is "$u_p $u_b" "$(awk '{ p += $4; b += $6 } END { print p, b }' <<<"$answer")" "unseen by pair adds up to unseen"
+if grep -q '^fd00:20::16 2001:db8:9:: packets' <<<"$answer"; then ok "unseen IPv6 pair by its /64"; else not_ok "unseen pairs: $answer"; fi
+
+must judge 0
+mark
+traffic judged
+exact judged judged
+must judge 0 repeat
+mark
+traffic repeated
+exact "every packet repeated once" judged
+must nojudge
+
+# What is not egress.
+mark
+pings gw 10.20.0.15 5
+pings gw 192.0.2.1 5
+in_ns gw ping -nqi 0.01 -c 5 -W 1 -I wan ff02::1 >/dev/null 2>&1
+in_ns gw ping -nqi 0.01 -c 3 -W 1 -b -I wan 224.0.0.1 >/dev/null 2>&1
+since
+lab_is "0" "$e_p" "inside, own and link-scope destinations are not egress"
+must apply inside=10.0.0.0/8,fd00::/8 exit=10.250.0.0/16,fd00:250::/64 dev=wan
+mark
+pings sakura1 10.250.0.5 5
+pings sakura1 fd00:250::5 5
+exact "exit by address alone" unseen
+must apply inside=10.0.0.0/8,fd00::/8 dev=wan
+mark
+pings sakura1 10.250.0.5 5
+pings sakura1 fd00:250::5 5
+since
+lab_is "0" "$e_p" "neither exit host nor exit device: inside"
+
+# Marks.
+must apply $ALL
+mark
+k0=$(ref_packets kept)
+for m in 256 512 768 4352; do	# LEASED, JUDGED, both, and one more bit of somebody else beside LEASED
+	echo x | in_ns gw socat -u - "UDP:203.0.113.9:9,setsockopt-int=1:36:$m"
+	echo x | in_ns gw socat -u - "UDP:[2001:db8:9::9]:9,setsockopt-int=1:36:$m"
+done
+exact "forged marks" unseen
+lab_is 8 "$(awk "BEGIN { print $u_p }")" "forged marks: every packet was counted"
+lab_is 0 "$(ref_packets left)" "no bit of ours leaves"
+lab_is 2 "$(($(ref_packets kept) - k0))" "bits of others stay"
+
+must apply $ALL ct
+in_ns outside ping -nqc 1 -W 1 203.0.113.9 >/dev/null
+c0=$(ref_packets reply)
+pings sakura1 203.0.113.9 5
+lab_is 0 "$(($(ref_packets reply) - c0))" "opened by inside: not marked as reply"
+pings outside 10.20.0.15 5
+pings outside fd00:20::15 5
+lab_is 10 "$(($(ref_packets reply) - c0))" "opened by outside: its replies are marked"
+must judge 0
+mark
+traffic "with ct"
+exact "with ct, judged" judged
+must nojudge
+
+# Blocks.
+must apply inside=10.0.0.0/8,fd00::/8 dev=wan protect=203.0.113.10,2001:db8:20::/64
+for v in 4 6; do
+	if [ $v = 4 ]; then
+		src=10.20.0.15 dst=203.0.113.9 other=203.0.113.77 prot=203.0.113.10 in=10.250.0.5 url=203.0.113.9
+	else
+		src=fd00:20::15 dst=2001:db8:9::9 other=2001:db8:20::20 prot=2001:db8:20::20 in=fd00:250::5 url='[2001:db8:9::9]'
+	fi
+	(while echo x; do sleep 0.02; done) | in_ns sakura1 timeout 20 socat -u - "TCP:$url:7000" 2>"$LAB_DIR/cut.log" &
+	open=$!
+	sleep 0.3
+	must block pair reject $src $dst/$([ $v = 4 ] && echo 32 || echo 64) 60
+	start=${EPOCHREALTIME/[.,]/}
+	wait $open
+	took=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
+	if [ $took -lt 1000 ] && grep -qi 'reset\|broken pipe' "$LAB_DIR/cut.log"; then
+		ok "IPv$v: an open connection is cut by RST"
+	else
+		not_ok "IPv$v: open connection: $took ms, $(cat "$LAB_DIR/cut.log")"
+	fi
+	if in_ns sakura1 timeout 5 socat -u OPEN:/dev/null "TCP:$url:7000" 2>"$LAB_DIR/cut.log"; then
+		not_ok "IPv$v: a new connection gets through"
+	elif grep -q refused "$LAB_DIR/cut.log"; then
+		ok "IPv$v: a new connection is refused"
+	else
+		not_ok "IPv$v: new connection: $(cat "$LAB_DIR/cut.log")"
+	fi
+	said=$(in_ns sakura1 ping -nc 1 -W 1 $dst 2>&1)
+	if grep -qi 'filtered\|prohibited' <<<"$said"; then ok "IPv$v: others get ICMP prohibited"; else not_ok "IPv$v: ping said $said"; fi
+	[ $v = 4 ] || expect_refused sakura1 2001:db8:9::10 "IPv6: the whole /64 of the pair"
+	expect_reach sakura1 $other "IPv$v: the source's other destinations"
+	expect_reach sakura2 $dst "IPv$v: other sources"
+	must block pair drop $src $dst/$([ $v = 4 ] && echo 32 || echo 64) 60
+	must blocks
+	lab_is 1 "$(grep -c "^pair .* $src " <<<"$answer")" "IPv$v: reject becomes drop, one element"
+	said=$(in_ns sakura1 ping -nc 2 -i 0.1 -W 1 -s 100 $dst 2>&1)
+	grep -qi 'filtered\|prohibited' <<<"$said" && not_ok "IPv$v: drop answered: $said"
+	must blocks
+	lab_is "packets 2 bytes $([ $v = 4 ] && echo 256 || echo 296)" "$(grep -o "^pair drop $src .*" <<<"$answer" | cut -d' ' -f5-8)" \
+		"IPv$v: the element counts what it refuses"
+	must unblock pair drop $src $dst/$([ $v = 4 ] && echo 32 || echo 64)
+	must unblock pair reject $src $dst/$([ $v = 4 ] && echo 32 || echo 64)
+	expect_reach sakura1 $dst "IPv$v: unblocked, and again without an element"
+
+	must block host reject $src - 60
+	expect_refused sakura1 $dst "IPv$v: host block"
+	expect_reach sakura1 $in "IPv$v: a host block leaves inside traffic alone"
+	expect_reach sakura1 $prot "IPv$v: a protected address"
+	must blocks
+	lab_is "packets 1" "$(grep "^host reject $src " <<<"$answer" | cut -d' ' -f5-6)" "IPv$v: only egress is counted as refused"
+	must block host reject $src - 1
+	sleep 1.3
+	expect_reach sakura1 $dst "IPv$v: a block ends by itself"
+done
+gw4=192.0.2.1
+must block host reject $gw4 - 60
+expect_refused gw 203.0.113.9 "the gateway's own traffic can be blocked"
+must unblock host reject $gw4 -
+
+must many 20000
+must many 20000
+must blocks
+lab_is 20000 "$(grep -c '^pair reject 10\.99\.' <<<"$answer")" "20,000 elements in one transaction, twice"
+must block pair reject 10.20.0.15 203.0.113.9/32 60
+must apply inside=10.0.0.0/8,fd00::/8 dev=wan
+must blocks
+lab_is 20001 "$(grep -c '^pair reject ' <<<"$answer")" "blocks stay when the rules are applied again"
+expect_refused sakura1 203.0.113.9 "and hold"
+must unblock pair reject 10.20.0.15 203.0.113.9/32
+
+# Applied again and again in mid-traffic.
+must apply $ALL
+must judge 0
+mark
+in_ns sakura1 ping -nqi 0.002 -c 1500 -W 1 203.0.113.9 >"$LAB_DIR/p4" 2>&1 & p4=$!
+in_ns sakura2 ping -nqi 0.002 -c 1500 -W 1 2001:db8:9::9 >"$LAB_DIR/p6" 2>&1 & p6=$!
+n=0
+while kill -0 $p4 2>/dev/null || kill -0 $p6 2>/dev/null; do
+	must apply protect=10.251.0.0/$((16 + n % 9)) $ALL,10.251.0.0/$((16 + n % 5)) "$([ $((n % 2)) = 0 ] || echo ct)"
+	n=$((n + 1))
+done
+wait $p4 $p6
+lab_is "1500 received 1500 received" "$(grep -ho '[0-9]* received' "$LAB_DIR/p4" "$LAB_DIR/p6" | xargs)" \
+	"applied $n times in mid-traffic: nothing lost"
+exact "applied $n times" judged
+must nojudge
+
+# Others.
+must block pair reject 10.20.0.15 203.0.113.9/32 600
+in_ns gw nft delete table inet egressd 2>/dev/null && not_ok "anybody may delete an owned table"
+in_ns gw nft flush chain inet egressd_keep exit
+must present
+lab_is "present 0" "${answer%$'\n'}" "a flushed chain is noticed"
+must apply $ALL
+must present
+lab_is "present 1" "${answer%$'\n'}" "and put right"
+in_ns gw nft flush ruleset
+lab_is "table inet egressd" "$(in_ns gw nft list tables)" "nft flush ruleset: the owned table survives"
+must present
+lab_is "present 0" "${answer%$'\n'}" "nft flush ruleset is noticed"
+ref
+must apply $ALL
+must present
+lab_is "present 1" "${answer%$'\n'}" "put back"
+said=$(echo "apply $ALL" | in_ns gw "$tool" 2>&1)
+if grep -q 'owned by another process' <<<"$said"; then ok "a second daemon is told why not"; else not_ok "second daemon: $said"; fi
+
+# All of us dead.
+must block pair reject 10.20.0.15 203.0.113.9/32 600
+must judge 0
+mark
+tool_end KILL
+lab_wait 2 no_owned
+lab_is "table inet egressd_keep" "$(in_ns gw nft list tables | grep egressd)" "killed: the keep table stays"
+expect_refused sakura1 203.0.113.9 "killed: blocks hold"
+pings sakura2 203.0.113.9 10
+tool_start
+exact "killed: still counted" unseen
+must apply $ALL
+expect_refused sakura1 203.0.113.9 "adopted: blocks hold"
+must unblock pair reject 10.20.0.15 203.0.113.9/32
+
+must apply $ALL closed
+mark
+expect_refused sakura1 203.0.113.9 "failure closed: unseen is dropped"
+expect_refused sakura1 2001:db8:9::9 "failure closed: IPv6 too"
+exact "failure closed: and counted" unseen
+expect_reach gw 10.20.0.15 "failure closed: inside goes on"
+must judge 0
+expect_reach sakura1 203.0.113.9 "failure closed: judged passes"
+must remove
+must remove
+lab_is "" "$(in_ns gw nft list tables | grep egressd)" "removed"
+expect_reach sakura1 203.0.113.9 "removed: traffic flows"
+tool_end TERM
+lab_done
