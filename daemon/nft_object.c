@@ -175,7 +175,8 @@ static int counter_answer(const struct nlmsghdr *nlh, void *ctx)
 	return 0;
 }
 
-int nft_counter_get(struct nft_sock *s, const char *table, const char *counter, uint64_t *ret_packets, uint64_t *ret_bytes)
+int nft_counter_get(struct nft_sock *s, const char *table, const char *counter, uint64_t *ret_packets,
+		    uint64_t *ret_bytes)
 {
 	char buf[QUERY_LEN];
 	struct nlmsghdr *nlh = nft_query_msg(s, buf, NFT_MSG_GETOBJ, NLM_F_ACK);

@@ -112,14 +112,14 @@ static void elems(struct nft_batch *b, uint16_t type, const char *table, const s
 	}
 }
 
-void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
-		   const char *what)
+void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e,
+		   size_t n, const char *what)
 {
 	elems(b, NFT_MSG_NEWSETELEM, table, s, e, n, what);
 }
 
-void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
-		   const char *what)
+void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e,
+		   size_t n, const char *what)
 {
 	elems(b, NFT_MSG_DELSETELEM, table, s, e, n, what);
 }
@@ -212,7 +212,8 @@ int nft_elem_get(struct nft_sock *s, const char *table, const struct nft_set_spe
 	return r;
 }
 
-int nft_set_dump(struct nft_sock *s, const char *table, const char *set, struct nft_dumped **ret_elems, size_t *ret_count)
+int nft_set_dump(struct nft_sock *s, const char *table, const char *set, struct nft_dumped **ret_elems,
+		 size_t *ret_count)
 {
 	char buf[1024];
 	struct dump d = { 0 };

@@ -13,7 +13,13 @@ struct nft_sock;
 #define NFT_KEY_MAX 32
 
 /* Types by which `nft list` prints keys. */
-enum { NFT_KEY_IPV4 = 7, NFT_KEY_IPV6 = 8, NFT_KEY_IFNAME = 41, NFT_KEY_IPV4_PAIR = 7 << 6 | 7, NFT_KEY_IPV6_PAIR = 8 << 6 | 8 };
+enum {
+	NFT_KEY_IPV4 = 7,
+	NFT_KEY_IPV6 = 8,
+	NFT_KEY_IFNAME = 41,
+	NFT_KEY_IPV4_PAIR = 7 << 6 | 7,
+	NFT_KEY_IPV6_PAIR = 8 << 6 | 8,
+};
 
 struct nft_set_spec {
 	const char *name;	/* anonymous sets: "__set%d" */
@@ -33,13 +39,13 @@ struct nft_elem {
 
 /* An existing set of the same form stays, elements and all. */
 void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const char *what);
-void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
-		   const char *what);
-void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e, size_t n,
-		   const char *what);
+void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e,
+		   size_t n, const char *what);
+void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e,
+		   size_t n, const char *what);
 
-/* Make the set hold just `want`, which is sorted here, by deleting and adding what differs from what s tells of it now: an
- * element that stays is not touched (see rules_keep.c why). The set may come to be in this very batch. */
+/* Make the set hold just `want`, which is sorted here, by deleting and adding what differs from what s tells of it now:
+ * an element that stays is not touched (rules_keep.c says why). The set may come to be in this very batch. */
 void nft_set_sync(struct nft_sock *s, struct nft_batch *b, const char *table, const struct nft_set_spec *set,
 		  struct nft_elem *want, size_t n, const char *what);
 

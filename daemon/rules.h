@@ -13,7 +13,7 @@
  *   target in the same chain, balanced over the queues, with bypass. NF_REPEAT runs this chain alone again.
  *
  * All of it before -150, where mangle rules of others may set the whole mark: after that the bits are free again.
- * [U1] Atomic     each call is one netlink transaction: all of it or nothing.
+ * [U1] Atomic     each call is one netlink transaction: all of it or nothing (the very first apply: the sets, then the rest).
  * [U2] Adopt      rules_apply() on existing tables of ours replaces chains and keeps blocked elements and counters.
  * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
  *                 FACTS: rules are replaced inside chains that stay).
@@ -79,7 +79,8 @@ int rules_block_add(struct rules *r, const struct rules_block *b, size_t n) MUST
 int rules_block_del(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
 
 /* Bytes refused by each element now in the kernel. */
-int rules_block_dump(struct rules *r, int (*each)(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes),
+int rules_block_dump(struct rules *r,
+		     int (*each)(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes),
 		     void *ctx) MUST_CHECK;
 
 int rules_counters(struct rules *r, struct rules_counters *ret) MUST_CHECK;

@@ -2,7 +2,7 @@
  *
  * Eight sets: pair or host, IPv4 or IPv6, reject or drop. An element has its timeout and counts what it refuses. Before
  * them stand two gate sets, every source that has a block at all: a packet of anybody else meets one lookup. Gate elements
- * have no timeout of their own; one that outlives its blocks costs a few lookups, and each apply makes the gates anew.
+ * have no timeout of their own; one that outlives its blocks costs a few lookups until the next apply.
  */
 #include "rules.h"
 
@@ -239,8 +239,10 @@ static struct addr key_addr(const uint8_t *key, bool v6)
 static struct rules_block key_block(unsigned set, const struct nft_dumped *d)
 {
 	const bool v6 = set & SET_V6;
-	struct rules_block b = { .kind = set & SET_HOST ? RULES_BLOCK_HOST : RULES_BLOCK_PAIR, .reject = !(set & SET_DROP),
-				 .src = key_addr(d->key, v6), .timeout_ms = d->expires_ms };
+	struct rules_block b = { .kind = set & SET_HOST ? RULES_BLOCK_HOST : RULES_BLOCK_PAIR,
+				 .reject = !(set & SET_DROP),
+				 .src = key_addr(d->key, v6),
+				 .timeout_ms = d->expires_ms };
 
 	if (!(set & SET_HOST)) {
 		b.dst.addr = key_addr(d->key + (v6 ? 16 : 4), v6);
@@ -249,8 +251,8 @@ static struct rules_block key_block(unsigned set, const struct nft_dumped *d)
 	return b;
 }
 
-int rules_block_dump(struct rules *r, int (*each)(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes),
-		     void *ctx)
+int rules_block_dump(struct rules *r,
+		     int (*each)(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes), void *ctx)
 {
 	for (unsigned set = 0; set < BLOCK_SETS; set++) {
 		struct nft_dumped *d = NULL;

@@ -77,7 +77,8 @@ static uint8_t class_of(const struct rules_list *list, size_t nlists, const int 
 	return 0;
 }
 
-int rules_ranges(bool v6, const struct rules_list *list, size_t nlists, struct rules_range **ret_range, size_t *ret_count)
+int rules_ranges(bool v6, const struct rules_list *list, size_t nlists, struct rules_range **ret_range,
+		 size_t *ret_count)
 {
 	const struct addr v4_last = { { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff } };
 	const u128 last = v6 ? ~(u128)0 : number(&v4_last);

@@ -1,5 +1,5 @@
-/* rules_class.h - prefix lists that overlap, turned into disjoint ranges with one class each: what a kernel map can hold.
- * Pure: no kernel, no I/O.
+/* rules_class.h - prefix lists that overlap, turned into disjoint ranges with one class each: what a kernel set can
+ * hold. Pure: no kernel, no I/O.
  *
  * [K1] The ranges are sorted, disjoint, and no two neighbours that touch have the same class.
  * [K2] Where prefixes of several lists cover an address, the first list decides; a list of class 0 makes a hole.
