@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "addr.h"
 #include "compiler.h"
 #include "mono.h"
 #include "table.h"
@@ -80,12 +81,15 @@ struct account_cold {
 	uint32_t rule;			/* index in policy number `policy`, ACCOUNT_NO_RULE, or ACCOUNT_DYNAMIC */
 	uint32_t policy;		/* judge.policy_no it was matched to; 0: not yet */
 	uint32_t pair;			/* slot of a pair of this subject, the last that crossed; TABLE_NONE */
+	struct addr flow_src, flow_dst;	/* of the packet that crossed */
+	uint16_t flow_sport, flow_dport;
+	uint8_t flow_proto;
 	uint8_t opened_by;		/* enum opener of the packet that crossed */
 	uint8_t exit;			/* exit of the packet that crossed, index + 1; 0: outside */
 	uint8_t pending;		/* a change not yet reported: at most one a minute */
 	uint8_t announced;		/* the block stands in the kernel sets, as far as this file may say */
 	uint8_t breached;		/* contract: bytes fell to the rules since the finding opened */
-	uint8_t pad[3];
+	uint8_t pad[6];
 } CACHE_ALIGNED;
 
 #define ACCOUNT_NO_RULE UINT32_MAX		/* the policy in force does not have it: pays, never refuses */

@@ -124,6 +124,11 @@ static void remember(struct judge *j, struct account_cold *c, const struct judge
 	c->pair = v->pair;
 	c->opened_by = v->opener;
 	c->exit = v->exit;
+	c->flow_src = v->p.src;
+	c->flow_dst = v->p.dst;
+	c->flow_sport = v->p.sport;
+	c->flow_dport = v->p.dport;
+	c->flow_proto = v->p.proto;
 	if (v->pair == TABLE_NONE)
 		return;
 	if (c->opened_by == OPENER_UNKNOWN)

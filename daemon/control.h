@@ -1,0 +1,47 @@
+/* control.h - the relay's side of the control socket: one JSON request line per connection, one JSON reply.
+ *
+ * [CT1] Who      SO_PEERCRED decides: uid 0 or a member of group egressd reads; uid 0 or of group egressd-admin changes. Every
+ *                change is logged with uid and reason.
+ * [CT2] Bounds   a request is at most 64 KiB (apply: 1 MiB), nested at most 16 deep; a reply at most 4 MiB; a silent peer is
+ *                dropped after one second. A malformed request is answered, and counted.
+ * [CT3] Reads    show verbs read the area as data; slot numbers are range-checked.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "area.h"
+#include "compiler.h"
+#include "config.h"
+#include "policy.h"
+#include "proto.h"
+
+struct control_ctx {			/* what the verbs need; filled by relay.c before each control_serve() */
+	const struct area *area;
+	const struct policy *policy;	/* in force; NULL: none yet */
+	const struct config *config;
+	uint64_t policy_since_us;	/* wall clock of the last change */
+	char redis_state[200];
+	uint64_t spool_pending, spool_lost, spool_next;
+	uint64_t confirm_by_us;		/* a policy waits for `confirm` until then; 0: none */
+	uint64_t malformed;		/* requests; control.c counts */
+
+	void *relay;
+	/* To the engine and back; 0 with *ret (whose result may be an error), -errno: no answer. */
+	int (*command)(void *relay, struct proto_msg *m, struct proto_reply *ret);
+	int (*reload)(void *relay, char *why, size_t why_size);
+	int (*apply)(void *relay, const char *yaml, size_t len, unsigned confirm_s, char *why, size_t why_size);
+	/* *ret_yaml: the confirmed text, malloc'd, for egressctl to install at config->policy. */
+	int (*confirm)(void *relay, char **ret_yaml, char *why, size_t why_size);
+};
+
+/* Listening socket at path, mode 0660, group egressd where there is one; fd or -errno. */
+int control_open(const char *path) MUST_CHECK;
+
+/* Accept one connection and serve it. */
+void control_serve(int listen_fd, struct control_ctx *ctx);
+
+/* One request to its reply (malloc'd, newline-terminated); never NULL but for lack of memory. `change`: the peer may change.
+ * Pure but for ctx's callbacks (fuzzed). */
+char *control_request(struct control_ctx *ctx, const char *buf, size_t len, uint32_t uid, int change, size_t *ret_len);

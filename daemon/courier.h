@@ -1,0 +1,32 @@
+/* courier.h - the relay's Redis thread: spool to stream, decisions back, heartbeat. Nothing waits for it.
+ *
+ * [CO1] Order     alerts go in seq order, each acknowledged in the spool after Redis has it.
+ * [CO2] Back-off  after a failure 0.2 s doubling to 30 s, with jitter; an operator's mistake (NOPERM, WRONGTYPE ...) is told
+ *                 once a minute.
+ * [CO3] Hand-over decisions are handed to the main thread one by one; the cursor moves when the answer is in the spool.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "area.h"
+#include "compiler.h"
+#include "config.h"
+#include "redis_link.h"
+#include "spool.h"
+
+struct courier;
+
+/* spool is shared under lock. wake_fd: eventfd of the main thread, written when a decision waits. */
+int courier_start(const struct config *c, const struct area *a, struct spool *spool, pthread_mutex_t *lock, int wake_fd,
+		  struct courier **ret) MUST_CHECK;
+struct courier *courier_stop(struct courier *c);
+
+void courier_poke(struct courier *c);	/* records wait in the spool */
+void courier_state(struct courier *c, char *buf, size_t size);	/* "ok", "down since 14:02: ..." */
+
+/* A decision that waits; false: none. courier_decided() after it was answered: the cursor moves on. */
+bool courier_decision(struct courier *c, struct redis_decision *ret);
+void courier_decided(struct courier *c);

@@ -1,0 +1,198 @@
+/* policy_source.c - see policy_source.h. */
+#include "policy_source.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "log.h"
+#include "policy.h"
+#include "policy_compile.h"
+
+#define POLICY_MAX  (1U << 20)
+#define NETWORKS_MAX (4U << 20)
+#define BLOB_MAX    (16U << 20)
+#define PROTECT_MAX 16
+
+static int read_networks(void *ctx, const char *path, char **ret_text, size_t *ret_len)
+{
+	(void)ctx;
+	return config_read_file(path, NETWORKS_MAX, ret_text, ret_len);
+}
+
+static size_t add_address(const char *text, struct prefix *to, size_t n)
+{
+	struct addr a;
+
+	if (n == PROTECT_MAX || addr_parse(text, &a) < 0)
+		return n;
+	to[n] = (struct prefix){ .addr = a, .len = 128 };
+	return n + 1;
+}
+
+/* What must never be cut off by a rule (DESIGN 7): the resolvers of this machine, and Redis. */
+static size_t built_in_protect(const struct config *c, struct prefix to[PROTECT_MAX])
+{
+	char *text = NULL, *line, *save = NULL;
+	size_t len, n = 0;
+
+	if (c->redis && c->redis_host[0])
+		n = add_address(c->redis_host, to, n);
+	if (config_read_file("/etc/resolv.conf", 65536, &text, &len) < 0)
+		return n;
+	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char address[64];
+
+		if (sscanf(line, "nameserver %63s", address) == 1)
+			n = add_address(address, to, n);
+	}
+	free(text);
+	return n;
+}
+
+static int seal(const void *blob, size_t size)
+{
+	int fd = memfd_create("egressd-policy", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, blob, size) != (ssize_t)size ||
+	    fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+		close(fd);
+		return -EIO;
+	}
+	return fd;
+}
+
+static void tell(const struct diag_list *d, char *why, size_t size)
+{
+	char text[1024];
+
+	for (uint32_t i = 0; i < d->count && i < DIAG_MAX; i++) {
+		diag_format(d, i, text, sizeof(text));
+		text[strcspn(text, "\n")] = '\0';	/* one line each; `egressctl check` shows the places */
+		if (i == 0)
+			snprintf(why, size, "%s%s", text, d->count > 1 ? " (and more: egressctl check shows all)" : "");
+		log_error("%s", text);
+	}
+}
+
+static int compile(const struct config *c, const char *text, size_t len, void **ret_blob, size_t *ret_size, char *why,
+		   size_t why_size)
+{
+	struct policy_role role[CONFIG_ROLES];
+	struct prefix protect[PROTECT_MAX];
+	struct policy_env env = {
+		.read_file = read_networks,
+		.role = role,
+		.nroles = c->nroles,
+		.protect = protect,
+		.nprotect = built_in_protect(c, protect),
+		.now = (int64_t)(clock_wall_us() / 1000000),
+	};
+	struct diag_list *d = malloc(sizeof(*d));
+	int r;
+
+	if (!d)
+		return -ENOMEM;
+	memset(role, 0, sizeof(role));
+	for (uint32_t i = 0; i < c->nroles; i++) {
+		role[i].role = c->role[i].name;
+		for (uint32_t k = 0; k < c->role[i].ndevices; k++)
+			role[i].device[k] = c->role[i].device[k];
+	}
+	diag_init(d, c->policy, text, len);
+	r = policy_compile(text, len, &env, d, ret_blob, ret_size);
+	if (r == -EINVAL)
+		tell(d, why, why_size);
+	free(d);
+	return r;
+}
+
+int policy_source_compile(const struct config *c, const char *text, size_t len, struct compiled *ret, char *why,
+			  size_t why_size)
+{
+	struct compiled p = { .fd = -1 };
+	char *own = NULL;
+	int r = 0;
+
+	if (!text) {
+		r = config_read_file(c->policy, POLICY_MAX, &own, &len);
+		if (r < 0) {
+			snprintf(why, why_size, "%s: %s", c->policy, strerror(-r));
+			log_error("policy %s", why);
+			return r;
+		}
+		text = own;
+	}
+	r = compile(c, text, len, &p.blob, &p.size, why, why_size);
+	free(own);
+	if (r < 0)
+		return r;
+	p.fd = seal(p.blob, p.size);
+	if (p.fd < 0) {
+		r = p.fd;
+		compiled_free(&p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+int policy_source_last(const struct config *c, struct compiled *ret)
+{
+	struct compiled p = { .fd = -1 };
+	char path[CONFIG_PATH + 32], *text;
+	const char *why;
+	struct policy view;
+	int r;
+
+	snprintf(path, sizeof(path), "%s/policy.blob", c->state_dir);
+	r = config_read_file(path, BLOB_MAX, &text, &p.size);
+	if (r < 0)
+		return r;
+	p.blob = text;
+	r = policy_open(p.blob, p.size, &view, &why);
+	if (r == 0) {
+		p.fd = seal(p.blob, p.size);
+		r = p.fd < 0 ? p.fd : 0;
+	}
+	if (r < 0) {
+		compiled_free(&p);
+		return r;
+	}
+	*ret = p;
+	return 0;
+}
+
+int policy_source_keep(const struct config *c, const struct compiled *p)
+{
+	char path[CONFIG_PATH + 32], temporary[CONFIG_PATH + 32];
+	int fd, r = 0;
+
+	snprintf(path, sizeof(path), "%s/policy.blob", c->state_dir);
+	snprintf(temporary, sizeof(temporary), "%s/policy.blob.new", c->state_dir);
+	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, p->blob, p->size) != (ssize_t)p->size || fsync(fd) < 0)
+		r = -EIO;
+	close(fd);
+	if (r == 0 && rename(temporary, path) < 0)
+		r = -errno;
+	return r;
+}
+
+void compiled_free(struct compiled *p)
+{
+	if (p->fd >= 0)
+		close(p->fd);
+	free(p->blob);
+	*p = (struct compiled){ .fd = -1 };
+}

@@ -1,0 +1,550 @@
+/* relay.c - the relay's loop. See relay.h. */
+#include "relay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "control.h"
+#include "courier.h"
+#include "decide.h"
+#include "engine.h"
+#include "log.h"
+#include "policy_source.h"
+#include "proto.h"
+#include "report.h"
+#include "snapshot.h"
+#include "spool.h"
+
+#define SPOOL_CAP     (256ULL << 20)
+#define SNAPSHOT_S    60
+#define ANSWER_MS     5000
+
+struct relay {
+	struct config config;
+	struct area area;
+	struct spool *spool;
+	pthread_mutex_t spool_lock;
+	struct report *report;
+	struct courier *courier;
+	int control, wake;
+	uint64_t token;
+
+	struct compiled now, before;	/* policy in force; the one to go back to while `confirm` is awaited */
+	struct policy view;
+	bool have_policy;
+	uint64_t policy_since_us, confirm_by_ns;
+	char *pending_yaml;
+
+	uint64_t seconds;
+	uint64_t health[HEALTH_COUNT];
+	bool spool_sick;
+	struct control_ctx ctl;
+};
+
+/* ---- engine ---- */
+
+static int command(void *relay, struct proto_msg *m, int fd, struct proto_reply *ret)
+{
+	struct relay *r = relay;
+	struct pollfd p = { .fd = FD_PEER, .events = POLLIN };
+	struct mono end = { clock_mono().ns + ANSWER_MS * NS_PER_MS };
+	struct proto_msg answer;
+	int e, got;
+
+	m->magic = PROTO_MAGIC;
+	m->token = ++r->token;
+	e = proto_send(FD_PEER, m, fd);
+	while (e == 0) {
+		struct mono t = clock_mono();
+
+		if (t.ns >= end.ns || poll(&p, 1, (int)((end.ns - t.ns) / NS_PER_MS) + 1) <= 0)
+			return -ETIMEDOUT;
+		e = proto_receive(FD_PEER, &answer, &got, MSG_DONTWAIT);
+		if (e == 1 && got >= 0)
+			close(got);
+		if (e == 1 && answer.kind == PROTO_REPLY && answer.token == m->token) {
+			*ret = answer.u.reply;
+			ret->text[sizeof(ret->text) - 1] = '\0';
+			return 0;
+		}
+		e = e == 1 || e == -EAGAIN || e == -EBADMSG ? 0 : -EPIPE;	/* an answer to one given up is dropped */
+	}
+	return e;
+}
+
+static int plain_command(void *relay, struct proto_msg *m, struct proto_reply *ret)
+{
+	return command(relay, m, -1, ret);
+}
+
+/* ---- policy ---- */
+
+static uint32_t next_version(const struct relay *r)
+{
+	return atomic_load_explicit(&r->area.h->policy_version, memory_order_acquire) + 1;
+}
+
+static int take_view(struct relay *r)
+{
+	const char *why;
+	int e = policy_open(r->now.blob, r->now.size, &r->view, &why);
+
+	r->have_policy = e == 0;
+	report_policy(r->report, e == 0 ? &r->view : NULL);
+	return e;
+}
+
+/* *p is ours afterwards: in force, or freed. */
+static int put_in_force(struct relay *r, struct compiled *p, char *why, size_t size)
+{
+	struct proto_msg m = { .kind = PROTO_POLICY };
+	struct proto_reply reply = { 0 };
+	int e;
+
+	m.u.policy.version = next_version(r);
+	m.u.policy.size = (uint32_t)p->size;
+	e = command(r, &m, p->fd, &reply);
+	if (e < 0)
+		snprintf(why, size, "the engine does not answer: %s", strerror(-e));
+	else if (reply.result < 0)
+		snprintf(why, size, "%s", reply.text);
+	if (e < 0 || reply.result < 0) {
+		compiled_free(p);
+		return e < 0 ? e : reply.result;
+	}
+	compiled_free(&r->before);
+	r->before = r->now;
+	r->now = *p;
+	r->policy_since_us = clock_wall_us();
+	return take_view(r);
+}
+
+static void keep(struct relay *r)
+{
+	int e = policy_source_keep(&r->config, &r->now);
+
+	if (e < 0)
+		log_warning("policy in force not kept in %s: %s", r->config.state_dir, strerror(-e));
+}
+
+static int reload(void *relay, char *why, size_t size)
+{
+	struct relay *r = relay;
+	struct compiled p;
+	int e = policy_source_compile(&r->config, NULL, 0, &p, why, size);
+
+	if (e == 0)
+		e = put_in_force(r, &p, why, size);
+	if (e < 0) {
+		log_error("policy not reloaded, the one in force stays: %s", why);
+		return e;
+	}
+	r->confirm_by_ns = 0;
+	keep(r);
+	log_notice("policy reloaded from %s", r->config.policy);
+	return 0;
+}
+
+static int apply(void *relay, const char *yaml, size_t len, unsigned confirm_s, char *why, size_t size)
+{
+	struct relay *r = relay;
+	struct compiled p;
+	int e;
+
+	if (r->confirm_by_ns) {
+		snprintf(why, size, "another policy waits for confirmation: confirm it, or wait until it goes back");
+		return -EBUSY;
+	}
+	e = policy_source_compile(&r->config, yaml, len, &p, why, size);
+	if (e == 0)
+		e = put_in_force(r, &p, why, size);
+	if (e < 0)
+		return e;
+	if (!confirm_s) {
+		keep(r);
+		return 0;
+	}
+	free(r->pending_yaml);
+	r->pending_yaml = strndup(yaml, len);
+	r->confirm_by_ns = mono_add_s(clock_mono(), confirm_s).ns;
+	return 0;
+}
+
+static int confirm(void *relay, char **ret_yaml, char *why, size_t size)
+{
+	struct relay *r = relay;
+
+	if (!r->confirm_by_ns) {
+		snprintf(why, size, "no policy waits for confirmation");
+		return -ENOENT;
+	}
+	r->confirm_by_ns = 0;
+	keep(r);
+	*ret_yaml = r->pending_yaml;
+	r->pending_yaml = NULL;
+	return 0;
+}
+
+static void go_back(struct relay *r)
+{
+	struct compiled p = r->before;
+	char why[200] = "";
+
+	r->confirm_by_ns = 0;
+	r->before = (struct compiled){ .fd = -1 };
+	if (p.blob && put_in_force(r, &p, why, sizeof(why)) == 0)
+		log_warning("policy not confirmed in time; the one before is in force again");
+	else
+		log_error("policy not confirmed in time, and the one before cannot be put back: %s", why);
+}
+
+/* A relay that starts beside a running engine: the policy in force is the kept blob when the sums agree. */
+static int adopt_policy(struct relay *r)
+{
+	struct compiled p;
+
+	if (policy_source_last(&r->config, &p) < 0)
+		return -ENOENT;
+	if (memcmp(((const struct policy_header *)p.blob)->sum, r->area.h->policy_sum, sizeof(r->area.h->policy_sum)) != 0) {
+		compiled_free(&p);
+		return -ENOENT;
+	}
+	r->now = p;
+	r->policy_since_us = clock_wall_us();
+	return take_view(r);
+}
+
+static int first_policy(struct relay *r, char *why, size_t size)
+{
+	struct compiled p;
+	int e;
+
+	if (atomic_load_explicit(&r->area.h->rules_in, memory_order_acquire) && adopt_policy(r) == 0)
+		return 0;
+	e = policy_source_compile(&r->config, NULL, 0, &p, why, size);
+	if (e < 0 && policy_source_last(&r->config, &p) == 0) {
+		log_error("starting with the last good policy instead of %s", r->config.policy);
+		if (report_health(r->report, "policy", "the policy file has errors; the last good policy is in force") < 0)
+			log_warning("health alert not written");
+		e = 0;
+	}
+	if (e == 0)
+		e = put_in_force(r, &p, why, size);
+	if (e == 0)
+		keep(r);
+	return e;
+}
+
+/* ---- findings ---- */
+
+static const struct {
+	const char *kind, *text;
+} health_words[HEALTH_COUNT] = {
+	[HEALTH_ENGINE_RESTART] = { "engine-restart", "the engine was restarted; no packet passed unjudged" },
+	[HEALTH_RULES_FLUSHED] = { "rules-flushed", "somebody removed egressd's kernel rules; they were put back" },
+	[HEALTH_RULES_FAILED] = { "rules-failed", "kernel rules could not be changed; see the journal" },
+	[HEALTH_TABLE_FULL] = { "table-full", "the pair table is full; idle pairs are folded into their hosts" },
+	[HEALTH_BRAKE] = { "brake", "more subjects than the policy's brake allows would be blocked: only alerting" },
+	[HEALTH_UNSEEN] = { "unseen", "packets left that egressd did not judge; see unseen in egressctl status" },
+	[HEALTH_QUEUE_LOST] = { "queue-lost", "the kernel dropped packets of our queue" },
+	[HEALTH_RESTORED] = { "restored", "sums were restored from a snapshot; the gap is in egressctl status" },
+};
+
+static int report_healths(struct relay *r)
+{
+	for (unsigned i = 0; i < HEALTH_COUNT; i++) {
+		uint64_t n = atomic_load_explicit(&r->area.h->health[i], memory_order_relaxed);
+		int e = n > r->health[i] ? report_health(r->report, health_words[i].kind, health_words[i].text) : 0;
+
+		if (e < 0)
+			return e;
+		r->health[i] = n;
+	}
+	return 0;
+}
+
+/* Findings to disk, then to whoever waits. */
+static void report_all(struct relay *r, bool all)
+{
+	int n, e;
+
+	pthread_mutex_lock(&r->spool_lock);
+	n = report_healths(r);
+	if (n >= 0)
+		n = report_scan(r->report, all);
+	e = spool_sync(r->spool);
+	pthread_mutex_unlock(&r->spool_lock);
+	if (e < 0 || n < 0) {
+		if (!r->spool_sick)
+			log_error("spool: %s; findings are kept in memory and tried again", strerror(e < 0 ? -e : -n));
+		r->spool_sick = true;
+		return;
+	}
+	if (r->spool_sick)
+		log_notice("spool: writing again");
+	r->spool_sick = false;
+	courier_poke(r->courier);
+}
+
+/* ---- decisions ---- */
+
+static void answer(struct relay *r, const struct redis_decision *d, const char *result, const char *why)
+{
+	int e;
+
+	log_notice("decision %s: %s %s %s by %s: %s%s%s", d->id, d->action, d->src, d->dst, d->author, result,
+		   why[0] ? ": " : "", why);
+	pthread_mutex_lock(&r->spool_lock);
+	e = report_decision(r->report, d->id, d->author, result, why);
+	if (e == 0)
+		e = spool_sync(r->spool);
+	pthread_mutex_unlock(&r->spool_lock);
+	if (e < 0)
+		log_error("answer to decision %s not written: %s", d->id, strerror(-e));
+}
+
+static void decision(struct relay *r)
+{
+	struct redis_decision d;
+	struct proto_reply reply = { 0 };
+	struct proto_msg m;
+	char why[200] = "";
+	int e;
+
+	if (!r->courier || !r->have_policy || !courier_decision(r->courier, &d))
+		return;
+	e = report_decided(r->report, d.id) ? 1 : decide_check(&r->view, r->config.gateway, &d, &m, why, sizeof(why));
+	if (e == 0) {
+		e = command(r, &m, -1, &reply);
+		if (e == -ETIMEDOUT)
+			return;	/* the engine restarts: asked again at the next turn */
+		if (e == 0 && reply.result < 0)
+			snprintf(why, sizeof(why), "%s", reply.text);
+		answer(r, &d, e == 0 && reply.result == 0 ? "applied" : "refused", why);
+	} else if (e < 0) {
+		answer(r, &d, "refused", why);
+	}
+	courier_decided(r->courier);
+	courier_poke(r->courier);
+}
+
+/* ---- loop ---- */
+
+static void snapshot(struct relay *r)
+{
+	int e = snapshot_write(r->config.state_dir, &r->area, clock_mono(), clock_wall_us());
+
+	if (e < 0)
+		log_error("snapshot: %s; the last good one stays", strerror(-e));
+}
+
+static void second(struct relay *r)
+{
+	r->seconds++;
+	report_all(r, r->seconds % REPORT_SCAN_S == 0);
+	if (r->seconds % SNAPSHOT_S == 0)
+		snapshot(r);
+	if (r->confirm_by_ns && clock_mono().ns >= r->confirm_by_ns)
+		go_back(r);
+	decision(r);
+}
+
+static void serve(struct relay *r)
+{
+	struct control_ctx *c = &r->ctl;
+
+	c->area = &r->area;
+	c->policy = r->have_policy ? &r->view : NULL;
+	c->config = &r->config;
+	c->policy_since_us = r->policy_since_us;
+	c->confirm_by_us = r->confirm_by_ns ? clock_wall_of((struct mono){ r->confirm_by_ns }) : 0;
+	courier_state(r->courier, c->redis_state, sizeof(c->redis_state));
+	pthread_mutex_lock(&r->spool_lock);
+	c->spool_next = spool_next_seq(r->spool);
+	c->spool_pending = c->spool_next - 1 - spool_acked(r->spool);
+	c->spool_lost = spool_lost(r->spool);
+	pthread_mutex_unlock(&r->spool_lock);
+	c->relay = r;
+	c->command = plain_command;
+	c->reload = reload;
+	c->apply = apply;
+	c->confirm = confirm;
+	control_serve(r->control, c);
+}
+
+static void drain(int fd)
+{
+	uint64_t n;
+
+	while (read(fd, &n, sizeof(n)) == sizeof(n))
+		;
+}
+
+static void loop(struct relay *r, int timer, int sigfd)
+{
+	struct pollfd p[] = {
+		{ .fd = FD_BELL, .events = POLLIN }, { .fd = timer, .events = POLLIN },
+		{ .fd = r->control, .events = POLLIN }, { .fd = r->wake, .events = POLLIN },
+		{ .fd = sigfd, .events = POLLIN },   { .fd = FD_SUPER, .events = POLLIN },
+	};
+	struct signalfd_siginfo si;
+	char why[200];
+
+	for (;;) {
+		if (poll(p, ARRAY_SIZE(p), -1) < 0)
+			continue;
+		if (p[5].revents)
+			return;	/* the supervisor is gone: one last snapshot */
+		if (p[4].revents && read(sigfd, &si, sizeof(si)) == sizeof(si)) {
+			if (si.ssi_signo != SIGHUP)
+				return;
+			(void)!reload(r, why, sizeof(why));	/* logged there */
+		}
+		if (p[0].revents) {
+			drain(FD_BELL);
+			report_all(r, false);
+		}
+		if (p[3].revents) {
+			drain(r->wake);
+			decision(r);
+		}
+		if (p[1].revents) {
+			drain(timer);
+			second(r);
+		}
+		if (p[2].revents)
+			serve(r);
+	}
+}
+
+/* ---- start ---- */
+
+static int open_state(struct relay *r, char *why, size_t size)
+{
+	char path[CONFIG_PATH + 32];
+	int e;
+
+	snprintf(path, sizeof(path), "%s/spool", r->config.state_dir);
+	e = mkdir(r->config.state_dir, 0750) < 0 && errno != EEXIST ? -errno : 0;
+	if (e == 0 && mkdir(path, 0750) < 0 && errno != EEXIST)
+		e = -errno;
+	if (e == 0)
+		e = spool_open(path, SPOOL_CAP, &r->spool);
+	if (e == 0)
+		e = report_open(&r->area, &r->config, r->spool, &r->report);
+	if (e < 0)
+		snprintf(why, size, "state folder %s: %s; it must exist and belong to the user of egressd",
+			 r->config.state_dir, strerror(-e));
+	return e;
+}
+
+static int open_control(struct relay *r, char *why, size_t size)
+{
+	char path[CONFIG_PATH + 32];
+
+	snprintf(path, sizeof(path), "%s/control.sock", r->config.runtime_dir);
+	if (mkdir(r->config.runtime_dir, 0755) < 0 && errno != EEXIST) {
+		snprintf(why, size, "runtime folder %s: %s", r->config.runtime_dir, strerror(errno));
+		return -errno;
+	}
+	r->control = control_open(path);
+	if (r->control < 0)
+		snprintf(why, size, "control socket %s: %s", path, strerror(-r->control));
+	return r->control < 0 ? r->control : 0;
+}
+
+static int open_shared(struct relay *r, char *why, size_t size)
+{
+	struct stat st;
+	void *mem = MAP_FAILED;
+
+	if (pread(FD_CONFIG, &r->config, sizeof(r->config), 0) == sizeof(r->config) && fstat(FD_AREA, &st) == 0)
+		mem = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, FD_AREA, 0);	/* [Y1] */
+	if (mem != MAP_FAILED && area_open(mem, (size_t)st.st_size, &r->area) == 0)
+		return 0;
+	snprintf(why, size, "shared memory of the supervisor cannot be used");
+	return -EPROTO;
+}
+
+static int start(struct relay *r, char *why, size_t size)
+{
+	int e = open_shared(r, why, size);
+
+	if (e == 0)
+		e = open_state(r, why, size);
+	if (e == 0)
+		e = open_control(r, why, size);
+	if (e < 0)
+		return e;
+	for (unsigned i = 0; i < HEALTH_COUNT; i++)
+		r->health[i] = atomic_load_explicit(&r->area.h->health[i], memory_order_relaxed);
+	r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (r->wake < 0)
+		return -errno;
+	e = confine_relay();
+	if (e < 0)
+		log_warning("confinement not complete: %s; going on with what the service manager set", strerror(-e));
+	return first_policy(r, why, size);
+}
+
+static void tell(uint16_t kind, const char *text)
+{
+	struct proto_msg m = { .magic = PROTO_MAGIC, .kind = kind };
+
+	snprintf(m.u.reply.text, sizeof(m.u.reply.text), "%s", text);
+	if (proto_send(FD_SUPER, &m, -1) < 0)
+		log_warning("message to the supervisor not sent: %s", strerror(errno));
+}
+
+int relay_main(void)
+{
+	static struct relay r = { .now.fd = -1, .before.fd = -1, .spool_lock = PTHREAD_MUTEX_INITIALIZER };
+	struct itimerspec each = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
+	char why[400] = "";
+	int timer, sigfd, e;
+	sigset_t set;
+
+	log_open("relay");
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	e = start(&r, why, sizeof(why));
+	sigfd = signalfd(-1, &set, SFD_CLOEXEC);
+	timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (e == 0 && (sigfd < 0 || timer < 0 || timerfd_settime(timer, 0, &each, NULL) < 0))
+		e = -errno;
+	if (e == 0 && r.config.redis)
+		e = courier_start(&r.config, &r.area, r.spool, &r.spool_lock, r.wake, &r.courier);
+	if (e < 0) {
+		if (!why[0])
+			snprintf(why, sizeof(why), "relay: %s", strerror(-e));
+		log_error("%s", why);
+		tell(PROTO_FAILED, why);
+		return EXIT_FAILURE;
+	}
+	tell(PROTO_RELAY_READY, "");
+	loop(&r, timer, sigfd);
+	report_all(&r, true);
+	courier_stop(r.courier);
+	snapshot(&r);
+	report_close(r.report);
+	spool_close(r.spool);
+	return EXIT_SUCCESS;
+}

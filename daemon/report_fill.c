@@ -1,0 +1,236 @@
+/* report_fill.c - see report_fill.h. */
+#include "report_fill.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "clock.h"
+#include "community_id.h"
+
+static const char *const kinds[] = { "", "pair", "host", "group", "total" };
+
+static int host_of(const struct policy *p, const uint8_t in[16])
+{
+	static const uint8_t zero[12];
+	struct addr a = addr_from_v6(in);
+	uint32_t uid;
+
+	if (memcmp(in, zero, sizeof(zero)) != 0)
+		return policy_src_of(p, &a)->host;
+	memcpy(&uid, in + 12, sizeof(uid));
+	for (uint32_t i = 0; i < p->h->nhosts; i++)
+		if (p->host[i].uid == uid)
+			return (int)i;
+	return -1;
+}
+
+/* Slot of a pair of the subject that is still there, the one that crossed last if possible. */
+static uint32_t pair_of(const struct area *a, uint32_t slot)
+{
+	uint32_t pair = a->account_cold[slot].pair;
+
+	return pair < a->h->pairs && table_is_full(&a->pairs, pair) ? pair : TABLE_NONE;
+}
+
+static void fill_subject(const struct area *a, const struct policy *p, const struct policy_rule *r, uint32_t slot,
+			 struct finding *f)
+{
+	const struct account_key *k = &a->account[slot].key;
+	uint32_t pair = pair_of(a, slot);
+	int host = k->kind == SUBJECT_PAIR || k->kind == SUBJECT_HOST ? host_of(p, k->in) : -1;
+	char in[ADDR_STRLEN] = "", out[PREFIX_STRLEN] = "";
+
+	snprintf(f->subject_kind, sizeof(f->subject_kind), "%s", kinds[k->kind <= SUBJECT_TOTAL ? k->kind : 0]);
+	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL) {
+		snprintf(f->subject_name, sizeof(f->subject_name), "%s",
+			 policy_string(p, k->kind == SUBJECT_GROUP ? r->group_name : r->name));
+		return;
+	}
+	pair_in_format(pair != TABLE_NONE ? a->pair[pair].key.in : k->in, in);
+	snprintf(f->subject_ip, sizeof(f->subject_ip), "%s", in);
+	snprintf(f->subject_name, sizeof(f->subject_name), "%s", host >= 0 ? policy_string(p, p->host[host].name) : in);
+	if (host >= 0)
+		f->stored_compressed = p->host[host].stores_compressed;
+	if (k->kind != SUBJECT_PAIR)
+		return;
+	pair_out_format(k->out, k->out_family, out);
+	snprintf(f->src_ip, sizeof(f->src_ip), "%s", in);
+	snprintf(f->dest_ip, sizeof(f->dest_ip), "%s", out);
+}
+
+static void fill_windows(const struct area *a, const struct policy_rule *r, uint32_t slot, struct finding *f)
+{
+	const struct account_cold *c = &a->account_cold[slot];
+	uint32_t tick = mono_tick(clock_mono());
+	double worst = -1;
+
+	for (uint32_t i = 0; i < r->nlimits; i++) {
+		const struct account_limit *l = &r->limit[i];
+		uint64_t sum = account_peek_sum(&a->account[slot], c, l, tick);
+		double share = (double)sum / (double)(l->bytes ? l->bytes : 1);
+
+		if (c->over & 1U << i && f->nreasons < FINDING_REASONS)
+			f->reason[f->nreasons++] = (struct finding_reason){ l->seconds, sum, l->bytes };
+		/* The window that speaks: one that was reached before one that was not, then the fullest. */
+		share += c->over & 1U << i ? 1000 : 0;
+		if (share > worst) {
+			worst = share;
+			f->observed_bytes = sum;
+			f->limit_bytes = l->bytes;
+			f->window_s = l->seconds;
+		}
+	}
+}
+
+static void fill_verdict(const struct area *a, const struct policy_rule *r, uint32_t slot, struct finding *f)
+{
+	const struct account_cold *c = &a->account_cold[slot];
+	uint32_t state = atomic_load_explicit(&a->account[slot].state, memory_order_relaxed);
+	bool blocked = state & ACCOUNT_BLOCKED;
+
+	if (blocked) {
+		f->verdict = VERDICT_BLOCK;
+		f->until_us = clock_wall_of((struct mono){ c->blocked_until_ns });
+		f->until_window_s = c->until_window < r->nlimits ? r->limit[c->until_window].seconds : 0;
+	} else if (!(state & ACCOUNT_OPEN)) {
+		f->verdict = VERDICT_ALLOW;
+	} else {
+		f->verdict = r->action == ACTION_BLOCK && !r->enforce ? VERDICT_WOULD_BLOCK :
+			     state & ACCOUNT_BRAKED		      ? VERDICT_WOULD_BLOCK : VERDICT_ALERT;
+	}
+	snprintf(f->action, sizeof(f->action), "%s", policy_action_name(r->action));
+	f->refused_bytes = atomic_load_explicit(&a->account[slot].refused, memory_order_relaxed) - c->opened_refused;
+}
+
+static void add_top(struct finding *f, const struct area *a, const struct policy *p, uint32_t pair)
+{
+	const struct pair *x = &a->pair[pair];
+	uint64_t bytes = atomic_load_explicit(&x->bytes, memory_order_relaxed);
+	struct finding_top t = { .bytes = bytes };
+	uint32_t at = f->ntop;
+	int host = host_of(p, x->key.in);
+
+	if (at == FINDING_TOP) {
+		if (f->top[at - 1].bytes >= bytes)
+			return;
+		at--;
+	} else {
+		f->ntop++;
+	}
+	pair_in_format(x->key.in, t.src_ip);
+	pair_out_format(x->key.out, x->key.out_family, t.dest_ip);
+	t.port = atomic_load_explicit(&a->pair_cold[pair].port, memory_order_relaxed);
+	if (host >= 0)
+		snprintf(t.name, sizeof(t.name), "%s", policy_string(p, p->host[host].name));
+	for (; at > 0 && f->top[at - 1].bytes < bytes; at--)
+		f->top[at] = f->top[at - 1];
+	f->top[at] = t;
+}
+
+/* Whether the pair's bytes are the account's: same pair or host; for groups and totals, the rule's own match. */
+static bool pays(const struct area *a, const struct policy *p, const struct policy_rule *r, uint32_t slot, uint32_t pair)
+{
+	const struct account_key *k = &a->account[slot].key;
+	const struct pair_key *x = &a->pair[pair].key;
+	struct addr in = addr_from_v6(x->in);
+	const struct policy_src *src = policy_src_of(p, &in);
+	uint32_t rule = (uint32_t)(r - p->rule);
+	uint8_t subject[16] = { 0 };
+
+	if (k->kind == SUBJECT_PAIR && (memcmp(k->out, x->out, sizeof(k->out)) != 0 || k->out_family != x->out_family))
+		return false;
+	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL)
+		return src->from.w[rule / 64] >> rule % 64 & 1;
+	if (src->host >= 0)
+		memcpy(subject + 12, &p->host[src->host].uid, sizeof(uint32_t));
+	else
+		memcpy(subject, x->in, sizeof(subject));
+	return memcmp(subject, k->in, sizeof(subject)) == 0;
+}
+
+static void fill_top(const struct area *a, const struct policy *p, const struct policy_rule *r, uint32_t slot,
+		     bool scan, struct finding *f)
+{
+	uint32_t pair = pair_of(a, slot);
+
+	if (!scan || a->account[slot].key.kind == SUBJECT_PAIR) {
+		if (pair != TABLE_NONE)
+			add_top(f, a, p, pair);
+		return;
+	}
+	for (uint32_t i = 0; i < a->h->pairs; i++)
+		if (table_is_full(&a->pairs, i) && pays(a, p, r, slot, i))
+			add_top(f, a, p, i);
+}
+
+static void fill_flow(const struct area *a, const struct policy *p, uint32_t slot, struct finding *f)
+{
+	const struct account_cold *c = &a->account_cold[slot];
+
+	f->opened_by = c->opened_by;
+	if (c->exit && c->exit <= p->h->nexits)
+		snprintf(f->exit, sizeof(f->exit), "%s", policy_string(p, p->exit[c->exit - 1].name));
+	if (!f->exit[0]) {
+		const struct policy_dst *d = policy_dst_of(p, &c->flow_dst);
+
+		if (d->exit >= 0)
+			snprintf(f->exit, sizeof(f->exit), "%s", policy_string(p, p->exit[d->exit].name));
+	}
+	if (a->account[slot].key.kind == SUBJECT_PAIR)
+		community_id(&c->flow_src, &c->flow_dst, c->flow_proto, c->flow_sport, c->flow_dport, 0, f->community_id);
+}
+
+static void fill_words(const struct policy *p, const struct policy_rule *r, struct finding *f)
+{
+	char sum[16], limit[16], window[16];
+
+	format_bytes(f->observed_bytes, sum);
+	format_bytes(f->limit_bytes, limit);
+	format_duration(f->window_s, window);
+	snprintf(f->rule, sizeof(f->rule), "%s", policy_string(p, r->name));
+	snprintf(f->per, sizeof(f->per), "%s", policy_per_name(r->per));
+	snprintf(f->category, sizeof(f->category), "%s",
+		 r->kind == RULE_CONTRACT ? "contract-breach" : "bulk-egress");
+	snprintf(f->signature, sizeof(f->signature), "%s: %s in %s, limit %s", f->rule, sum, window, limit);
+	f->severity = r->severity;
+	if (f->dest_ip[0])
+		snprintf(f->how_to_allow, sizeof(f->how_to_allow),
+			 "egressctl unblock %s %s --budget %s --for 1h --reason '...'", f->subject_name, f->dest_ip,
+			 "1GB");
+	else if (f->subject_ip[0])
+		snprintf(f->how_to_allow, sizeof(f->how_to_allow), "egressctl unblock %s --budget %s --for 1h --reason '...'",
+			 f->subject_name, "1GB");
+	else
+		snprintf(f->how_to_allow, sizeof(f->how_to_allow), "raise the limit of rule %s in the policy", f->rule);
+}
+
+bool report_fill(const struct area *a, const struct policy *p, const struct config *c, uint32_t slot, bool scan_pairs,
+		 struct finding *f)
+{
+	const struct account_cold *x = &a->account_cold[slot];
+	const struct policy_rule *r;
+	int i = p ? policy_rule_by_uid(p, a->account[slot].key.rule) : -1;
+
+	if (i < 0 || !x->finding_id)
+		return false;
+	r = &p->rule[i];
+	memset(f, 0, sizeof(*f));
+	f->event = EVENT_ALERT;
+	f->wall_us = clock_wall_us();
+	f->finding_id = f->incident_id = x->finding_id;
+	f->rev = atomic_load_explicit(&x->rev, memory_order_relaxed);
+	snprintf(f->gateway, sizeof(f->gateway), "%s", c->gateway);
+	f->policy_version = atomic_load_explicit(&a->h->policy_version, memory_order_relaxed);
+	f->first_seen_us = clock_wall_of((struct mono){ x->opened_ns });
+	f->last_seen_us = clock_wall_of((struct mono){ x->last_ns });
+	f->unseen_bytes = atomic_load_explicit(&a->h->unseen_bytes, memory_order_relaxed);
+	f->seen_bytes = area_counter_sum(a, AC_BYTES);
+	fill_subject(a, p, r, slot, f);
+	fill_windows(a, r, slot, f);
+	fill_verdict(a, r, slot, f);
+	fill_flow(a, p, slot, f);
+	fill_top(a, p, r, slot, scan_pairs, f);
+	fill_words(p, r, f);
+	return true;
+}

@@ -1,0 +1,111 @@
+/* finding.c - how numbers and findings read in one line. See finding.h. */
+#include "finding.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "utf8.h"
+
+const char *format_bytes(uint64_t bytes, char buf[16])
+{
+	static const char *const units[] = { "kB", "MB", "GB", "TB", "PB", "EB" };
+	uint64_t unit = 1000;
+	unsigned i = 0;
+
+	if (bytes < 1000) {
+		snprintf(buf, 16, "%u B", (unsigned)bytes);
+		return buf;
+	}
+	while (i < 5 && bytes / unit >= 1000) {
+		unit *= 1000;
+		i++;
+	}
+	/* Cut, not rounded: 999.96 MB must not read as a limit of 1000.0 MB reached. */
+	snprintf(buf, 16, "%u.%u %s", (unsigned)(bytes / unit), (unsigned)(bytes % unit / (unit / 10)), units[i]);
+	return buf;
+}
+
+const char *format_duration(uint64_t s, char buf[16])
+{
+	static const struct {
+		uint32_t s;
+		char unit;
+	} units[] = { { 86400, 'd' }, { 3600, 'h' }, { 60, 'm' } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(units); i++)
+		if (s && s % units[i].s == 0) {
+			snprintf(buf, 16, "%llu%c", (unsigned long long)(s / units[i].s), units[i].unit);
+			return buf;
+		}
+	snprintf(buf, 16, "%llus", (unsigned long long)s);
+	return buf;
+}
+
+struct line {
+	char *buf;
+	size_t size, at;
+};
+
+static void put(struct line *l, const char *text, size_t len)
+{
+	for (size_t i = 0; i < len;) {
+		unsigned n = utf8_printable(text + i, len - i);
+		char hex[5];
+
+		if (n) {
+			if (l->at + n < l->size)
+				memcpy(l->buf + l->at, text + i, n);
+			l->at += n;
+			i += n;
+			continue;
+		}
+		snprintf(hex, sizeof(hex), "\\x%02x", (unsigned char)text[i++]);
+		if (l->at + 4 < l->size)
+			memcpy(l->buf + l->at, hex, 4);
+		l->at += 4;
+	}
+}
+
+static void PRINTF(2, 3) putf(struct line *l, const char *fmt, ...)
+{
+	char text[600];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	put(l, text, strlen(text));
+}
+
+static void put_alert(struct line *l, const struct finding *f)
+{
+	static const char *const severity[] = { "", "low", "medium", "high", "critical" };
+	static const char *const activity[] = { "", " (update)", " (closed)" };
+	static const char *const verdict[] = { "let through", "alert only", "throttled", "blocked", "would block" };
+	char sum[16], limit[16], window[16], refused[16];
+
+	putf(l, "alert %s: %s", severity[f->severity <= 4 ? f->severity : 0], f->subject_name);
+	if (f->dest_ip[0])
+		putf(l, " -> %s", f->dest_ip);
+	putf(l, " %s%s: %s in %s (limit %s), %s", f->rule, activity[f->activity <= ACTIVITY_CLOSE ? f->activity : 0],
+	     format_bytes(f->observed_bytes, sum), format_duration(f->window_s, window),
+	     format_bytes(f->limit_bytes, limit), verdict[f->verdict <= VERDICT_WOULD_BLOCK ? f->verdict : 0]);
+	if (f->refused_bytes)
+		putf(l, ", refused %s", format_bytes(f->refused_bytes, refused));
+}
+
+int finding_line(const struct finding *f, char *buf, size_t size)
+{
+	struct line l = { .buf = buf, .size = size };
+
+	if (f->event == EVENT_ALERT)
+		put_alert(&l, f);
+	else
+		putf(&l, "%s: %s%s%s", f->event == EVENT_HEALTH ? "health" : "decision", f->signature,
+		     f->decision_why[0] ? ": " : "", f->decision_why);
+	if (size)
+		buf[MIN_OF(l.at, size - 1)] = '\0';
+	return l.at < size ? (int)l.at : -EMSGSIZE;
+}
