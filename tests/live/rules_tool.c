@@ -237,7 +237,7 @@ static int block(struct tool *t, char *args, bool add)
 		return -EINVAL;
 	b.kind = strcmp(kind, "host") ? RULES_BLOCK_PAIR : RULES_BLOCK_HOST;
 	b.reject = !strcmp(how, "reject");
-	if (b.kind == RULES_BLOCK_PAIR && prefix_parse(dst, &b.dst) < 0)
+	if (b.kind == RULES_BLOCK_PAIR && prefix_parse(dst, &b.dst) == -EINVAL)	/* -ERANGE: masked, as wanted */
 		return -EINVAL;
 	b.timeout_ms = args ? strtoull(args, NULL, 10) * 1000 : 0;
 	return add ? rules_block_add(t->rules, &b, 1) : rules_block_del(t->rules, &b, 1);
