@@ -34,12 +34,14 @@ const char *format_duration(uint64_t s, char buf[16])
 		char unit;
 	} units[] = { { 86400, 'd' }, { 3600, 'h' }, { 60, 'm' } };
 
+	if (s > UINT32_MAX)
+		s = UINT32_MAX;		/* 136 years */
 	for (unsigned i = 0; i < ARRAY_SIZE(units); i++)
 		if (s && s % units[i].s == 0) {
-			snprintf(buf, 16, "%llu%c", (unsigned long long)(s / units[i].s), units[i].unit);
+			snprintf(buf, 16, "%u%c", (unsigned)(s / units[i].s), units[i].unit);
 			return buf;
 		}
-	snprintf(buf, 16, "%llus", (unsigned long long)s);
+	snprintf(buf, 16, "%us", (unsigned)s);
 	return buf;
 }
 
