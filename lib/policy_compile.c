@@ -192,19 +192,25 @@ static int lay_out(struct policy_build *b, void **ret_blob, size_t *ret_size)
 
 /* ---- stages ---- */
 
-static int diag_cmp(const void *x, const void *y)
+static bool diag_after(const struct diag *a, const struct diag *b)
 {
-	const struct diag *a = x, *b = y;
-
-	if (a->line != b->line)
-		return a->line < b->line ? -1 : 1;
-	return a->col < b->col ? -1 : a->col > b->col;
+	return a->line != b->line ? a->line > b->line : a->col > b->col;
 }
 
-/* Sections are read in the order they need each other; people read from top to bottom. */
+/* Sections are read in the order they need each other; people read from top to bottom. Few, and stable: what was said
+ * of one place keeps its order. */
 static void sort_diags(struct diag_list *l)
 {
-	qsort(l->item, MIN_OF(l->count, (uint32_t)DIAG_MAX), sizeof(l->item[0]), diag_cmp);
+	uint32_t n = MIN_OF(l->count, (uint32_t)DIAG_MAX);
+
+	for (uint32_t i = 1; i < n; i++) {
+		struct diag d = l->item[i];
+		uint32_t k = i;
+
+		for (; k > 0 && diag_after(&l->item[k - 1], &d); k--)
+			l->item[k] = l->item[k - 1];
+		l->item[k] = d;
+	}
 }
 
 static int build_all(struct policy_build *b, void **ret_blob, size_t *ret_size)

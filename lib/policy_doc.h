@@ -160,6 +160,7 @@ void doc_name_check(struct policy_doc *d, const struct doc_place *at, const char
 bool doc_network(struct policy_doc *d, const struct yaml_node *n, const char *what, struct prefix *ret);
 /* IPv6 destinations are accounted by /64: a longer prefix is an error. */
 bool doc_by_64(struct policy_doc *d, const struct doc_place *at, const char *what, const struct prefix *p);
+const char *doc_kind_name(uint32_t kind);	/* "a host" */
 const struct doc_name *doc_find(const struct policy_doc *d, const char *name);
 int doc_refs(struct policy_doc *d, const struct yaml_node *n, const char *what, uint32_t allowed,
 	     struct doc_refs *ret, const char **ret_text) MUST_CHECK;

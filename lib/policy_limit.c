@@ -14,9 +14,13 @@ static void some_add(struct some *s, const struct policy_bits *bits, const struc
 {
 	if (bits_count(bits) <= PAIR_ACCOUNTS)
 		return;
-	for (uint32_t i = 0; i < s->n; i++)
-		if (!memcmp(&s->bits[i], bits, sizeof(*bits)))
-			return;
+	for (uint32_t i = 0; i < s->n; i++) {
+		if (memcmp(&s->bits[i], bits, sizeof(*bits)))
+			continue;
+		if (!addr_is_v4(&s->addr[i]) && addr_is_v4(a))	/* the example that most readers know */
+			s->addr[i] = *a;
+		return;
+	}
 	s->bits[s->n] = *bits;
 	s->addr[s->n++] = *a;
 }
@@ -28,9 +32,24 @@ static int some_new(struct policy_build *b, struct some *s, size_t max)
 	return s->bits && s->addr ? 0 : -ENOMEM;
 }
 
-static void too_many(struct policy_build *b, const struct policy_bits *m, const struct addr *src, const struct addr *dst)
+/* Can a packet whose port and opener are known be of this class? */
+static bool is_known(const struct policy_build *b, uint32_t c)
 {
-	char from[ADDR_STRLEN], to[PREFIX_STRLEN];
+	uint32_t exits = b->d->nexits + 1, service = c / exits / 3;
+
+	if (c / exits % 3 == OPENER_UNKNOWN)
+		return false;
+	for (uint32_t i = 0; i < b->nspans; i++)
+		if (b->span[i].service == service &&
+		    (b->span[i].proto < POLICY_SPAN_UNKNOWN || b->span[i].proto == POLICY_SPAN_REST))
+			return true;
+	return false;
+}
+
+static void too_many(struct policy_build *b, const struct policy_bits *m, const struct addr *src, const struct addr *dst,
+		     bool known)
+{
+	char from[ADDR_STRLEN], to[ADDR_STRLEN];
 	uint32_t seen = 0, at = 0;
 
 	for (uint32_t i = 0; i < b->nrules && seen <= PAIR_ACCOUNTS; i++) {
@@ -40,32 +59,37 @@ static void too_many(struct policy_build *b, const struct policy_bits *m, const 
 		}
 	}
 	pair_in_format(src->b, from);
-	DOC_ERROR(b->d, &b->origin[at].doc->at, "narrow from, to or ports",
-		  "'%.63s': %u rules and contracts would judge one pair (such as %s to %s); at most %u can",
-		  b->origin[at].doc->name, bits_count(m), from, addr_format(dst, to), PAIR_ACCOUNTS);
+	DOC_ERROR(b->d, &b->origin[at].doc->at, known ? "narrow from, to or ports" : "narrow from or to",
+		  "'%.63s': %u rules and contracts would judge one pair (such as %s to %s)%s; at most %u can",
+		  b->origin[at].doc->name, bits_count(m), from, addr_format(dst, to),
+		  known ? "" : ", as to packets whose port is unknown", PAIR_ACCOUNTS);
 }
 
 /* All rules that from and to let through, in the class that lets most through; false after an error. */
 static bool pair_fits(struct policy_build *b, const struct policy_bits *from, const struct policy_bits *to,
 		      const struct addr *src, const struct addr *dst)
 {
-	struct policy_bits m;
+	struct policy_bits m, worst = { { 0 } };
+	bool known = false;
 
 	for (unsigned i = 0; i < POLICY_WORDS; i++)
 		m.w[i] = from->w[i] & to->w[i];
 	if (bits_count(&m) <= PAIR_ACCOUNTS)
 		return true;
-	for (uint32_t c = 0; c < b->nclasses; c += b->d->nexits + 1) {
+	for (uint32_t c = 0; c < b->nclasses && !known; c += b->d->nexits + 1) {
 		struct policy_bits x;
 
 		for (unsigned i = 0; i < POLICY_WORDS; i++)
 			x.w[i] = m.w[i] & b->cls[c].match.w[i];
 		if (bits_count(&x) <= PAIR_ACCOUNTS)
 			continue;
-		too_many(b, &x, src, dst);
-		return false;
+		worst = x;
+		known = is_known(b, c);
 	}
-	return true;
+	if (bits_count(&worst) <= PAIR_ACCOUNTS)
+		return true;
+	too_many(b, &worst, src, dst, known);
+	return false;
 }
 
 int build_check(struct policy_build *b)

@@ -5,20 +5,15 @@
 
 #include "policy_doc.h"
 
-static const char *kind_of(uint32_t kind)
-{
-	return kind == DOC_HOST ? "host" : kind == DOC_GROUP ? "group" : kind == DOC_EXIT ? "exit" : "destination";
-}
-
 static void name_add(struct policy_doc *d, const struct yaml_node *c, uint32_t kind, uint32_t index)
 {
 	struct doc_place at = doc_key_at(c);
 	struct doc_name *slot = (struct doc_name *)doc_find(d, c->key);	/* an empty one when it is new */
 
-	doc_name_check(d, &at, c->key, kind_of(kind));
+	doc_name_check(d, &at, c->key, strchr(doc_kind_name(kind), ' ') + 1);
 	if (slot->name) {
 		DOC_ERROR(d, &at, "hosts, groups, exits and destinations share their names; choose another",
-			  "'%.63s' is already the name of a %s (line %u)", c->key, kind_of(slot->kind), slot->at.line);
+			  "'%.63s' is already the name of %s (line %u)", c->key, doc_kind_name(slot->kind), slot->at.line);
 		return;
 	}
 	*slot = (struct doc_name){ .name = c->key, .kind = kind, .index = index, .at = at };

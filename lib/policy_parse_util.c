@@ -198,7 +198,7 @@ const struct doc_name *doc_find(const struct policy_doc *d, const char *name)
 	return &d->names[i];
 }
 
-static const char *kind_name(uint32_t kind)
+const char *doc_kind_name(uint32_t kind)
 {
 	switch (kind) {
 	case DOC_NETWORK:
@@ -276,9 +276,11 @@ static bool ref_of(struct policy_doc *d, const struct yaml_node *n, const char *
 		return true;
 	if (allowed & DOC_OUTSIDE)
 		DOC_ERROR(d, n, "name outside, a destination, an exit or a network",
-			  "%s: '%.63s' is %s; bytes to it do not leave", what, n->text, kind_name(ret->kind));
+			  "%s: '%.63s' is %s; bytes to it do not leave", what, n->text, doc_kind_name(ret->kind));
 	else
-		DOC_ERROR(d, n, NULL, "%s: '%.63s' is %s, which cannot stand here", what, n->text, kind_name(ret->kind));
+		DOC_ERROR(d, n, allowed & DOC_GROUP ? "name hosts, groups, exits or networks, or inside, gateway, unlisted"
+						    : "name hosts and networks",
+			  "%s: '%.63s' is %s, which cannot stand here", what, n->text, doc_kind_name(ret->kind));
 	return false;
 }
 
