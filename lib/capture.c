@@ -27,6 +27,8 @@ enum ether_type {
 	ETHER_OLD_QINQ = 0x9100,
 };
 
+#define ETHERNET_MIN 64		/* with its checksum */
+
 struct frame {
 	const uint8_t *data;
 	size_t caplen;
@@ -207,7 +209,15 @@ static uint32_t jumbo_length(const uint8_t *ip, size_t n)
 	return 0;
 }
 
-static uint32_t true_length(const uint8_t *ip, size_t n, size_t wire)
+/* IPv6 payload length 0: only TCP, UDP and jumbograms are sent so; of others a gateway forwards no byte more than the
+ * header says. What fits the shortest frame may be padding. */
+static bool super_packet(uint8_t next, size_t frame)
+{
+	return (next == 6 || next == 17 || next == 0) && frame > ETHERNET_MIN;
+}
+
+/* `at` bytes of link header, then n captured ones of `wire`. */
+static uint32_t true_length(const uint8_t *ip, size_t n, size_t wire, size_t at)
 {
 	uint32_t on_wire = (uint32_t)MIN_OF(wire, UINT32_MAX), len;
 
@@ -217,7 +227,7 @@ static uint32_t true_length(const uint8_t *ip, size_t n, size_t wire)
 	}
 	if (n >= 8 && ip[0] >> 4 == 6) {
 		len = be16(ip + 4);
-		if (len || ip[6] == 59)	/* 59: nothing follows */
+		if (len || !super_packet(ip[6], at + wire))
 			return 40 + len;
 		len = jumbo_length(ip, n);
 		/* Up to 65,535 bytes the option is forbidden: such a packet is dropped, and no length to believe. */
@@ -234,7 +244,7 @@ enum capture_reason capture_ip(int linktype, const void *data, size_t caplen, si
 	if (reason != CAPTURE_OK)
 		return reason;
 	ret->offset = f.at;
-	ret->len = true_length(f.data + f.at, caplen - f.at, MAX_OF(wirelen, caplen) - f.at);
+	ret->len = true_length(f.data + f.at, caplen - f.at, MAX_OF(wirelen, caplen) - f.at, f.at);
 	return CAPTURE_OK;
 }
 

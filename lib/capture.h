@@ -3,12 +3,13 @@
  * Pure: the caller reads the file and gives link type and bytes.
  *
  * [CP1] Bounds    Reads only data[0..caplen). Any bytes at all may be given (fuzzed).
- * [CP2] Outer     The first IP header is the answer: of GRE, IPIP, 6in4, VXLAN the outer one, of an ICMP error the error's own.
- * [CP3] Length    What the IP header says, not what was captured: IPv4 total length, IPv6 40 + payload length, a jumbogram
- *                 40 + the option's length. A header that cannot be right (IPv4 total length below its own header, IPv6
- *                 payload length 0 with a payload: both are seen of segmentation offload) is the length on the wire.
- * [CP4] Link      Ethernet with any stack of 802.1Q / 802.1ad tags, MPLS labels, PPPoE, LLC/SNAP; Linux cooked (SLL, SLL2);
- *                 raw IP; BSD loopback (NULL, LOOP).
+ * [CP2] Outer     The first IP header is the answer: of GRE, IPIP, 6in4, VXLAN the outer one.
+ * [CP3] Length    What the IP header says, not what was captured: IPv4 total length, IPv6 40 + payload length, of a
+ *                 jumbogram 40 + the option's length. The length on the wire where a header cannot be right: IPv4
+ *                 total length below its own header, IPv6 payload length 0 before TCP or UDP (segmentation offload
+ *                 shows both).
+ * [CP4] Link      Ethernet with any stack of 802.1Q / 802.1ad tags, MPLS labels, PPPoE, LLC/SNAP; Linux cooked
+ *                 (SLL, SLL2); raw IP; BSD loopback (NULL, LOOP).
  * Not here        IP itself (packet.h), file formats (whoever reads the file).
  */
 #pragma once

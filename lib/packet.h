@@ -4,7 +4,7 @@
  * [K2] Addresses  If the two addresses can be read, the answer is 0 and the packet is accounted, however broken the
  *                 rest is: malformed packets are never a way around the accounting. `notes` says what was broken.
  * [K3] Length     len is true_len when the caller knows it (CAP_LEN or skb length: BIG TCP has total length 0), else
- *                 the header's: IPv4 total length, IPv6 40 + payload length. A byte of egressd is a byte of this length.
+ *                 the header's: IPv4 total length, IPv6 40 + payload length. A byte of egressd is a byte of this.
  *                 A header that cannot be right (total length below 20, payload length 0 with a payload) and no
  *                 true_len: caplen, so that a forged field makes no packet free of charge.
  * [K4] Ports      Only from the first fragment and only when wholly captured; otherwise 0 and PACKET_NO_PORTS.

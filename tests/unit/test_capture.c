@@ -10,7 +10,8 @@
 #include "capture.h"
 
 #define V4 "\x45\x00\x00\x28\x00\x01\x00\x00\x40\x06\x00\x00\x0a\x00\x00\x05\xcb\x00\x71\x09"
-#define V6 "\x60\x00\x00\x00\x00\x14\x06\x40" "\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\5" "\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x09"
+#define V6 "\x60\x00\x00\x00\x00\x14\x06\x40" \
+	   "\xfd\0\0\0\0\0\0\0\0\0\0\0\0\0\0\5" "\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x09"
 #define MACS "\2\2\2\2\2\2\4\4\4\4\4\4"
 
 static enum capture_reason locate(int link, const void *data, size_t n, size_t wire, struct capture_ip *ret)
@@ -150,6 +151,10 @@ static void lengths6(void **state)
 	assert_int_equal(length(ip, 7, 1000), 1000);
 	ip[5] = 0;
 	assert_int_equal(length(ip, 40, 90000), 90000);	/* offload, no option */
+	assert_int_equal(length(ip, 40, 64), 40);	/* padding of a short frame */
+	assert_int_equal(length(ip, 40, 65), 65);
+	ip[6] = 58;
+	assert_int_equal(length(ip, 40, 90000), 40);
 	ip[6] = 59;
 	assert_int_equal(length(ip, 40, 46), 40);	/* nothing follows: the rest is padding */
 	ip[4] = 0xff;
@@ -173,7 +178,7 @@ static void jumbograms(void **state)
 		{ "\6\0\1\xff\0\0\0\0", 8, 90000 },
 		{ "\6\0\0\0\0\0\0\xc2", 8, 90000 },
 		{ "\6\xff\1\0\1\0\1\0", 8, 90000 },	/* header ends beyond the capture */
-		{ "\6\1\1\2\0\0\xc2\4\0\1\0\0", 12, 40 + 0x10000 },	/* the option was captured, its header's end not */
+		{ "\6\1\1\2\0\0\xc2\4\0\1\0\0", 12, 40 + 0x10000 },	/* the header's end was not captured */
 		{ "\6\1\1\2\0\0\xc2\4\0\1\0", 11, 90000 },
 	};
 

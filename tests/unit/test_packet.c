@@ -166,8 +166,9 @@ static void ports_by_protocol(void **state)
 	static const struct {
 		uint8_t proto;
 		bool ports;
-	} cases[] = { { 6, true }, { 17, true }, { 33, true }, { 132, true }, { 136, true }, { 1, false }, { 2, false },
-		      { 4, false }, { 41, false }, { 47, false }, { 50, false }, { 51, false }, { 0, false }, { 255, false } };
+	} cases[] = { { 6, true },   { 17, true },  { 33, true },  { 132, true }, { 136, true },
+		      { 1, false },  { 2, false },  { 4, false },  { 41, false }, { 47, false },
+		      { 50, false }, { 51, false }, { 0, false },  { 255, false } };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
