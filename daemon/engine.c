@@ -27,6 +27,11 @@
 #define QUEUE_MAXLEN 32768
 #define STUCK_NS     (5 * NS_PER_S)
 
+/* Places that may be empty; asked before anything opens a descriptor that would take their numbers. */
+static struct {
+	bool policy, snapshot;
+} given;
+
 static int map_fd(int fd, int prot, void **ret, size_t *ret_size)
 {
 	struct stat st;
@@ -330,7 +335,7 @@ static void restore(struct engine *e, struct mono now)
 	uint64_t gap = 0;
 	int r;
 
-	if (fcntl(FD_SNAPSHOT, F_GETFD) < 0)
+	if (!given.snapshot)
 		return;
 	r = snapshot_restore(FD_SNAPSHOT, &e->area, now, clock_wall_us(), &gap, why, sizeof(why));
 	close(FD_SNAPSHOT);
@@ -388,7 +393,7 @@ static void inherit_policy(struct engine *e)
 	char why[200] = "";
 	int fd;
 
-	if (fcntl(FD_POLICY, F_GETFD) < 0)
+	if (!given.policy)
 		return;
 	fd = fcntl(FD_POLICY, F_DUPFD_CLOEXEC, FD_QUEUE + AREA_WORKERS);
 	close(FD_POLICY);
@@ -405,6 +410,8 @@ int engine_main(void)
 	int timer, sigfd, r;
 	sigset_t set;
 
+	given.policy = fcntl(FD_POLICY, F_GETFD) >= 0;
+	given.snapshot = fcntl(FD_SNAPSHOT, F_GETFD) >= 0;
 	log_open("engine");
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);	/* leave; SIGTERM (parent died) just ends us, blocks stay */
