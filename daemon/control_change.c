@@ -1,0 +1,295 @@
+/* control_change.c - what changes something: decisions by hand, policy, the engine's own check. [CT1] every change is logged. */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control_internal.h"
+#include "finding.h"
+#include "log.h"
+
+#define FOR_MAX	     (366ULL * 86400)
+#define BUDGET_MAX   (1ULL << 50)
+#define FOR_DEFAULT  3600
+#define CONFIRM_MAX  86400
+#define COMMANDS_MAX 64		/* of one request: addresses of a source times those of a destination */
+
+struct change {			/* arguments of block, unblock, allow */
+	const char *host, *dest, *reason;
+	struct control_name in, out;
+	uint64_t budget, for_s;
+};
+
+static void log_change(const struct control_call *q, const char *what, const char *reason, int r)
+{
+	char why[200];
+
+	snprintf(why, sizeof(why), "%.199s", q->why);
+	why[strcspn(why, "\n")] = '\0';
+	log_notice("uid %u: %s%s%s: %s%s%s", q->uid, what, reason ? ", reason: " : "", reason ? reason : "",
+		   r < 0 ? "refused" : "done", r < 0 && why[0] ? ": " : "", r < 0 ? why : "");
+}
+
+/* ---- decisions ---- */
+
+static int read_change(struct control_call *q, bool need_dest, bool need_for, struct change *x)
+{
+	int r;
+
+	*x = (struct change){ .for_s = FOR_DEFAULT };
+	r = control_text(q, "host", 128, false, &x->host);
+	if (r == 0)
+		r = control_text(q, "dest", 128, !need_dest, &x->dest);
+	if (r == 0)
+		r = control_text(q, "reason", sizeof(((struct proto_decision *)0)->reason) - 1, false, &x->reason);
+	if (r == 0)
+		r = control_number(q, "for_s", 1, FOR_MAX, !need_for, &x->for_s);
+	if (r == 0)
+		r = control_name_out(q, x->dest, &x->out);
+	return r;
+}
+
+/* One decision; the number makes ids of one request differ. */
+static int decide(struct control_call *q, uint16_t kind, const struct change *x, const struct prefix *src,
+		  const struct prefix *dst, unsigned number, struct proto_reply *ret)
+{
+	struct proto_msg m = { .kind = kind };
+	struct proto_decision *d = &m.u.decision;
+	int r;
+
+	snprintf(d->id, sizeof(d->id), "ctl-%" PRIx64 "-%u", q->wall_us, number);
+	snprintf(d->author, sizeof(d->author), "uid %u", q->uid);
+	snprintf(d->reason, sizeof(d->reason), "%s", x->reason);
+	if (src)
+		d->src = *src;
+	if (dst)
+		d->dst = *dst;
+	d->budget = x->budget;
+	d->ttl_s = (uint32_t)x->for_s;
+	d->uid = q->uid;
+	r = q->ctx->command(q->ctx->relay, &m, ret);
+	if (r < 0)
+		return control_refuse(q, r, "the engine does not answer: %s", strerror(-r));
+	if (ret->result < 0)
+		return control_refuse(q, ret->result, "%s", ret->text[0] ? ret->text : strerror(-ret->result));
+	return 0;
+}
+
+static bool same_family(const struct prefix *a, const struct prefix *b)
+{
+	return addr_is_v4(&a->addr) == addr_is_v4(&b->addr);
+}
+
+/* For every address of the source and of the destination. *ret_count: what the engine touched. `none_is_ok`: -ENOENT of one
+ * is no failure while another succeeds (unblock: accounts of a named host are one). */
+static int decide_all(struct control_call *q, uint16_t kind, const struct change *x, bool none_is_ok, uint64_t *ret_count)
+{
+	unsigned n = 0, done = 0, outs = x->out.n ? x->out.n : 1;
+	struct proto_reply reply = { 0 };
+	int r = 0;
+
+	*ret_count = 0;
+	for (unsigned i = 0; i < x->in.n; i++)
+		for (unsigned k = 0; k < outs; k++) {
+			const struct prefix *dst = x->out.n ? &x->out.prefix[k] : NULL;
+
+			/* No packet has addresses of both families; an unblock finds a named host by either. */
+			if (dst && !none_is_ok && !x->in.pseudo && !same_family(&x->in.prefix[i], dst))
+				continue;
+			if (n == COMMANDS_MAX)
+				return control_refuse(q, -E2BIG, "more than %u pairs of addresses; name fewer (%u are done)",
+						      COMMANDS_MAX, done);
+			r = decide(q, kind, x, &x->in.prefix[i], dst, n++, &reply);
+			if (r == -ENOENT && none_is_ok)
+				continue;
+			if (r < 0)
+				return r;
+			done++;
+			*ret_count += reply.count;
+		}
+	if (n == 0)
+		return control_refuse(q, -EINVAL, "source and destination have no address family in common");
+	return done ? 0 : r;
+}
+
+static int only_real(struct control_call *q, const struct change *x, const char *verb)
+{
+	if (!x->in.pseudo)
+		return 0;
+	return control_refuse(q, -EINVAL, "%s: %s stands for many addresses; name one", verb, x->host);
+}
+
+static void describe(const struct change *x, const char *verb, char *buf, size_t size)
+{
+	char budget[16], time[16];
+
+	snprintf(buf, size, "%s %.100s to %.100s, budget %s, for %s", verb, x->host, x->dest ? x->dest : "anywhere",
+		 x->budget ? format_bytes(x->budget, budget) : "default", format_duration(x->for_s, time));
+}
+
+static int finish(struct control_call *q, const char *verb, const struct change *x, int r, uint64_t count, json_t *reply)
+{
+	char what[400];
+
+	if (x->host && x->reason) {
+		describe(x, verb, what, sizeof(what));
+		log_change(q, what, x->reason, r);
+	}
+	if (r < 0)
+		return r;
+	control_set_number(reply, "count", count);
+	control_set(reply, "until", control_json_time(q, mono_add_s(q->now, x->for_s).ns));
+	if (x->budget)
+		control_set_number(reply, "budget_bytes", x->budget);
+	return 0;
+}
+
+int control_block(struct control_call *q, json_t *reply)
+{
+	struct change x;
+	uint64_t count = 0;
+	int r = read_change(q, false, true, &x);
+
+	if (r == 0)
+		r = control_name_in(q, x.host, false, &x.in);
+	if (r == 0)
+		r = only_real(q, &x, "block");
+	if (r == 0)
+		r = decide_all(q, PROTO_BLOCK, &x, false, &count);
+	return finish(q, "block", &x, r, count, reply);
+}
+
+int control_unblock(struct control_call *q, json_t *reply)
+{
+	struct change x;
+	uint64_t count = 0;
+	int r = read_change(q, false, false, &x);
+
+	if (r == 0)
+		r = control_number(q, "budget_bytes", 1, BUDGET_MAX, true, &x.budget);
+	if (r == 0)
+		r = control_name_in(q, x.host, true, &x.in);
+	if (r == 0)
+		r = decide_all(q, PROTO_UNBLOCK, &x, true, &count);
+	return finish(q, "unblock", &x, r, count, reply);
+}
+
+int control_allow(struct control_call *q, json_t *reply)
+{
+	struct change x;
+	uint64_t count = 0;
+	int r = read_change(q, true, true, &x);
+
+	if (r == 0)
+		r = control_number(q, "budget_bytes", 1, BUDGET_MAX, false, &x.budget);
+	if (r == 0)
+		r = control_name_in(q, x.host, false, &x.in);
+	if (r == 0)
+		r = only_real(q, &x, "allow");
+	if (r == 0 && (x.in.n > 1 || x.out.n > 1))
+		/* One budget each would be more than was asked for. */
+		r = control_refuse(q, -EINVAL, "allow: name one address or network on each side: its budget is one");
+	if (r == 0)
+		r = decide_all(q, PROTO_ALLOW, &x, false, &count);
+	return finish(q, "allow", &x, r, count, reply);
+}
+
+int control_observe(struct control_call *q, json_t *reply)
+{
+	struct change x = { .for_s = 0 };
+	struct proto_reply answer;
+	char what[80], time[16];
+	int r = control_text(q, "reason", sizeof(((struct proto_decision *)0)->reason) - 1, false, &x.reason);
+
+	if (r == 0)
+		r = control_number(q, "for_s", 0, FOR_MAX, false, &x.for_s);
+	if (r < 0)
+		return r;
+	r = decide(q, PROTO_OBSERVE, &x, NULL, NULL, 0, &answer);
+	if (x.for_s)
+		snprintf(what, sizeof(what), "observe, all blocking off for %s", format_duration(x.for_s, time));
+	else
+		snprintf(what, sizeof(what), "observe ended, blocking is on again");
+	log_change(q, what, x.reason, r);
+	if (r == 0)
+		control_set(reply, "until", x.for_s ? control_json_time(q, mono_add_s(q->now, x.for_s).ns) : json_null());
+	return r;
+}
+
+/* ---- policy ---- */
+
+static void set_version(const struct control_call *q, json_t *reply)
+{
+	control_set_number(reply, "version",
+			   atomic_load_explicit(&q->ctx->area->h->policy_version, memory_order_acquire));
+	control_set_text(reply, "path", q->ctx->config->policy);
+}
+
+int control_reload(struct control_call *q, json_t *reply)
+{
+	int r = q->ctx->reload(q->ctx->relay, q->why, sizeof(q->why));
+
+	log_change(q, "reload", NULL, r);
+	if (r == 0)
+		set_version(q, reply);
+	return r;
+}
+
+int control_apply(struct control_call *q, json_t *reply)
+{
+	uint64_t confirm_s = 0;
+	const char *yaml;
+	char what[80], time[16];
+	int r = control_text(q, "policy", 1U << 20, false, &yaml);
+
+	if (r == 0)
+		r = control_number(q, "confirm_s", 1, CONFIRM_MAX, true, &confirm_s);
+	if (r < 0)
+		return r;
+	r = q->ctx->apply(q->ctx->relay, yaml, strlen(yaml), (unsigned)confirm_s, q->why, sizeof(q->why));
+	if (confirm_s)
+		snprintf(what, sizeof(what), "apply, to be confirmed within %s", format_duration(confirm_s, time));
+	else
+		snprintf(what, sizeof(what), "apply");
+	log_change(q, what, NULL, r);
+	if (r < 0)
+		return r;
+	set_version(q, reply);
+	control_set(reply, "goes_back_at",
+		    confirm_s ? control_json_time(q, mono_add_s(q->now, confirm_s).ns) : json_null());
+	return 0;
+}
+
+int control_confirm(struct control_call *q, json_t *reply)
+{
+	char *yaml = NULL;
+	int r = q->ctx->confirm(q->ctx->relay, &yaml, q->why, sizeof(q->why));
+
+	log_change(q, "confirm", NULL, r);
+	if (r < 0)
+		return r;
+	set_version(q, reply);
+	/* As it came: the caller installs these very bytes. */
+	control_set(reply, "policy", yaml ? json_string(yaml) : json_null());
+	free(yaml);
+	return 0;
+}
+
+/* ---- the engine's own check ---- */
+
+int control_debug(struct control_call *q, json_t *reply)
+{
+	struct proto_msg m = { .kind = PROTO_CHECK };
+	struct proto_reply answer;
+	int r = q->ctx->command(q->ctx->relay, &m, &answer);
+
+	(void)reply;
+	if (r < 0)
+		return control_refuse(q, r, "the engine does not answer: %s", strerror(-r));
+	if (answer.result < 0)
+		return control_refuse(q, answer.result, "inconsistent: %s", answer.text);
+	return 0;
+}

@@ -1,0 +1,188 @@
+/* control_name.c - from names that people use to addresses, and back. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "control_internal.h"
+
+static int add(struct control_name *n, const struct prefix *p)
+{
+	if (n->n == CONTROL_ADDRS)
+		return -E2BIG;
+	n->prefix[n->n++] = *p;
+	return 0;
+}
+
+static int add_host(const struct policy *p, int host, struct control_name *n)
+{
+	int r = 0;
+
+	n->host = host;
+	for (uint32_t i = 0; r == 0 && i < p->h->nhost_addrs; i++)
+		if (p->host_addr[i].host == (uint32_t)host) {
+			struct prefix x = { .addr = p->host_addr[i].addr, .len = 128 };
+
+			r = add(n, &x);
+		}
+	return r;
+}
+
+static int add_exit(const struct policy *p, const char *text, struct control_name *n)
+{
+	int r = -ENOENT;
+
+	for (uint32_t x = 0; x < p->h->nexits; x++) {
+		if (strcmp(policy_string(p, p->exit[x].name), text) != 0)
+			continue;
+		for (uint32_t i = 0; r != -E2BIG && i < p->h->nexit_prefixes; i++)
+			if (p->exit_prefix[i].exit == x)
+				r = add(n, &p->exit_prefix[i].prefix);
+	}
+	return r;
+}
+
+static int many(struct control_call *q, const char *text)
+{
+	return control_refuse(q, -E2BIG, "%.60s: more than %u addresses; name one of them", text, CONTROL_ADDRS);
+}
+
+int control_name_in(struct control_call *q, const char *text, bool whole, struct control_name *ret)
+{
+	const struct policy *p = q->ctx->policy;
+	struct control_name n = { .host = -1 };
+	struct prefix x;
+	int r, host = p ? policy_host_by_name(p, text) : -1;
+
+	if (host < 0 && strcmp(text, "gateway") == 0) {
+		n.pseudo = true;
+		x = (struct prefix){ .addr = pair_gateway, .len = 128 };
+	} else if (host < 0 && strcmp(text, "unlisted") == 0) {
+		n.pseudo = true;
+		x = (struct prefix){ .addr = pair_unlisted, .len = 128 };
+	} else if (host < 0) {
+		r = prefix_parse(text, &x);
+		if (r == -ERANGE)
+			return control_refuse(q, r, "%.60s: bits are set beyond the length of the network", text);
+		if (r < 0)
+			return control_refuse(q, -ENOENT, "%.60s: neither an address nor a host of the policy in force", text);
+		if (p && whole && x.len == 128)
+			host = policy_src_of(p, &x.addr)->host;
+	}
+	r = host >= 0 ? add_host(p, host, &n) : add(&n, &x);
+	if (r < 0)
+		return many(q, text);
+	*ret = n;
+	return 0;
+}
+
+int control_name_out(struct control_call *q, const char *text, struct control_name *ret)
+{
+	const struct policy *p = q->ctx->policy;
+	struct control_name n = { .host = -1 };
+	struct prefix x;
+	int r = -ENOENT, host;
+
+	if (!text || strcmp(text, "*") == 0 || strcmp(text, "any") == 0) {
+		*ret = n;
+		return 0;
+	}
+	host = p ? policy_host_by_name(p, text) : -1;
+	if (host >= 0)
+		r = add_host(p, host, &n);
+	else if (p)
+		r = add_exit(p, text, &n);
+	if (r == -ENOENT) {
+		r = prefix_parse(text, &x);
+		if (r == -ERANGE)
+			return control_refuse(q, r, "%.60s: bits are set beyond the length of the network", text);
+		if (r < 0)
+			return control_refuse(q, -ENOENT, "%.60s: neither an address nor a host or exit of the policy in force",
+					      text);
+		r = add(&n, &x);
+	}
+	if (r < 0)
+		return many(q, text);
+	*ret = n;
+	return 0;
+}
+
+static bool is_uid(const uint8_t in[16], uint32_t *ret)
+{
+	static const uint8_t zero[12];
+
+	memcpy(ret, in + 12, sizeof(*ret));
+	return memcmp(in, zero, sizeof(zero)) == 0;
+}
+
+bool control_in_is(const struct policy *p, const struct control_name *n, const uint8_t in[16])
+{
+	struct addr a = addr_from_v6(in);
+	uint32_t uid;
+
+	if (is_uid(in, &uid)) {
+		int host = p ? control_host_of(p, in) : -1;
+
+		if (host < 0 || host == n->host)
+			return host >= 0;
+		for (uint32_t i = 0; n->host < 0 && !n->pseudo && i < p->h->nhost_addrs; i++)
+			if (p->host_addr[i].host == (uint32_t)host && prefix_contains(&n->prefix[0], &p->host_addr[i].addr))
+				return true;
+		return false;
+	}
+	for (uint32_t i = 0; i < n->n; i++)
+		if (prefix_contains(&n->prefix[i], &a))
+			return true;
+	return false;
+}
+
+bool control_out_is(const struct control_name *n, const uint8_t out[8], uint8_t family)
+{
+	struct addr a = { { 0 } };
+
+	if (n->n == 0)
+		return true;
+	if (family == 4)
+		a = addr_from_v4(out);
+	else
+		memcpy(a.b, out, 8);
+	for (uint32_t i = 0; i < n->n; i++) {
+		const struct prefix *x = &n->prefix[i];
+
+		if (family == 6 && x->len > 64) {	/* an outside IPv6 address is its /64 */
+			if (memcmp(x->addr.b, out, 8) == 0)
+				return true;
+		} else if (family && prefix_contains(x, &a)) {
+			return true;
+		}
+	}
+	return false;
+}
+
+int control_host_of(const struct policy *p, const uint8_t in[16])
+{
+	struct addr a = addr_from_v6(in);
+	uint32_t uid;
+
+	if (!is_uid(in, &uid))
+		return policy_src_of(p, &a)->host;
+	for (uint32_t i = 0; i < p->h->nhosts; i++)
+		if (p->host[i].uid == uid)
+			return (int)i;
+	return -1;
+}
+
+const char *control_subject(const struct policy *p, const struct account_key *k, const struct policy_rule *r,
+			    char buf[CONFIG_PATH])
+{
+	char in[ADDR_STRLEN];
+	int host = -1;
+
+	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL) {
+		snprintf(buf, CONFIG_PATH, "%s", !r ? "?" : policy_string(p, k->kind == SUBJECT_GROUP ? r->group_name : r->name));
+		return buf;
+	}
+	if (p)
+		host = control_host_of(p, k->in);
+	snprintf(buf, CONFIG_PATH, "%s", host >= 0 ? policy_string(p, p->host[host].name) : pair_in_format(k->in, in));
+	return buf;
+}

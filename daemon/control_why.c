@@ -1,0 +1,387 @@
+/* control_why.c - why HOST [DEST]: who pays for its bytes, each window's sum against its limit. Reads only. */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control_internal.h"
+
+#define SHOWN 200		/* pairs, and accounts, of one answer: the largest */
+#define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)	/* shown as it stands */
+
+/* ---- one account ---- */
+
+static json_t *limits_of(const struct control_call *q, uint32_t slot, const struct policy_rule *r)
+{
+	const struct area *a = q->ctx->area;
+	const struct account_cold *c = &a->account_cold[slot];
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; r && i < r->nlimits && i < ACCOUNT_LIMITS; i++) {
+		const struct account_limit *l = &r->limit[i];
+		uint64_t sum = account_peek_sum(&a->account[slot], c, l, mono_tick(q->now));
+		json_t *o = json_object();
+
+		control_set_number(o, "window_s", l->seconds);
+		control_set_number(o, "sum_bytes", sum);
+		control_set_number(o, "limit_bytes", l->bytes);
+		if (sum >= l->bytes) {
+			uint32_t tick = window_room_tick(&c->rings, l->spec, LOAD(a->account[slot].spent), l->bytes);
+
+			control_set(o, "room_at", control_json_time(q, mono_of_tick(tick).ns));
+		}
+		(void)json_array_append_new(list, o);
+	}
+	return list;
+}
+
+static void set_block(const struct control_call *q, uint32_t slot, const struct policy_rule *r, json_t *o)
+{
+	const struct account_cold *c = &q->ctx->area->account_cold[slot];
+	uint32_t state = control_state(q->ctx->area, slot), w = c->until_window;
+
+	control_set(o, "blocked", json_boolean(state & ACCOUNT_BLOCKED));
+	control_set(o, "open", json_boolean(state & ACCOUNT_OPEN));
+	control_set(o, "braked", json_boolean(state & ACCOUNT_BRAKED));
+	if (!(state & ACCOUNT_BLOCKED))
+		return;
+	control_set(o, "blocked_since", control_json_time(q, c->blocked_at_ns));
+	control_set(o, "blocked_until",
+		    control_json_time(q, __atomic_load_n(&c->blocked_until_ns, __ATOMIC_RELAXED)));
+	/* What decides the end: a window, or (null) hold. */
+	control_set(o, "until_window_s", r && w < r->nlimits ? json_integer(r->limit[w].seconds) : json_null());
+	control_set(o, "in_kernel", json_boolean(c->announced));
+}
+
+static void set_grant(const struct control_call *q, uint32_t slot, json_t *o)
+{
+	const struct account_cold *c = &q->ctx->area->account_cold[slot];
+	uint64_t spent = LOAD(q->ctx->area->account[slot].spent), to = c->grant_to;
+	json_t *g;
+
+	if (q->now.ns >= c->grant_until_ns || to == 0)
+		return;
+	g = json_object();
+	control_set_number(g, "left_bytes", to > spent ? to - spent : 0);
+	control_set(g, "until", control_json_time(q, c->grant_until_ns));
+	control_set(o, "grant", g);
+}
+
+/* The smallest limit is what unblock grants by itself: a line to paste says it. */
+static void set_way_on(const struct account_key *k, const struct policy_rule *r, const char *subject, const char *dest,
+		       json_t *o)
+{
+	uint64_t least = UINT64_MAX;
+	char text[512];
+
+	for (uint32_t i = 0; i < r->nlimits; i++)
+		least = MIN_OF(least, r->limit[i].bytes);
+	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL)
+		snprintf(text, sizeof(text), "egressctl unblock HOST --budget %" PRIu64 "B --for 1h --reason '...'", least);
+	else
+		snprintf(text, sizeof(text), "egressctl unblock %s%s%s --budget %" PRIu64 "B --for 1h --reason '...'",
+			 subject, dest ? " " : "", dest ? dest : "", least);
+	control_set_text(o, "how_to_allow", text);
+}
+
+json_t *control_account(const struct control_call *q, uint32_t slot)
+{
+	const struct area *a = q->ctx->area;
+	const struct policy *p = q->ctx->policy;
+	const struct account *x = &a->account[slot];
+	const struct account_cold *c = &a->account_cold[slot];
+	const struct account_key key = x->key;
+	const struct policy_rule *r = control_rule(p, key.rule);
+	char subject[CONFIG_PATH], dest[PREFIX_STRLEN], id[24];
+	bool pair = key.kind == SUBJECT_PAIR;
+	json_t *o = json_object();
+
+	control_set_text(o, "rule", r ? policy_string(p, r->name) : "gone");
+	control_set_text(o, "kind", r && r->kind == RULE_CONTRACT ? "contract" : "rule");
+	control_set_text(o, "per", policy_per_name(key.kind));
+	control_set_text(o, "subject", control_subject(p, &key, r, subject));
+	if (pair)
+		control_set_text(o, "dest", pair_out_format(key.out, key.out_family, dest));
+	set_block(q, slot, r, o);
+	control_set(o, "limits", limits_of(q, slot, r));
+	set_grant(q, slot, o);
+	control_set_number(o, "outstanding_bytes", c->outstanding);
+	control_set_number(o, "refused_bytes", LOAD(x->refused));
+	control_set(o, "counting_since", control_json_time(q, c->born_ns));
+	if (c->finding_id) {
+		snprintf(id, sizeof(id), "%016" PRIx64, c->finding_id);
+		control_set_text(o, "finding_id", id);
+	}
+	if (!r)
+		return o;
+	control_set_text(o, "action", policy_action_name(r->action));
+	control_set(o, "enforced", json_boolean(r->enforce));
+	control_set_text(o, "severity", policy_severity_name(r->severity));
+	control_set_number(o, "hold_s", r->hold_s);
+	if (r->kind == RULE_CONTRACT)
+		control_set(o, "contract_until",
+			    r->until == POLICY_UNTIL_NEVER ? json_null() : control_json_wall((uint64_t)r->until * 1000000));
+	if (control_state(a, slot) & ACCOUNT_BLOCKED)
+		set_way_on(&key, r, subject, pair ? dest : NULL, o);
+	return o;
+}
+
+/* ---- pairs ---- */
+
+struct chosen {			/* the largest by `rank` */
+	uint32_t slot;
+	double rank;
+};
+
+struct choice {
+	struct chosen v[SHOWN];
+	size_t n, all;
+};
+
+static void choose(struct choice *c, uint32_t slot, double rank)
+{
+	size_t at = c->n;
+
+	c->all++;
+	if (at == SHOWN) {
+		if (c->v[at - 1].rank >= rank)
+			return;
+		at--;
+	} else {
+		c->n++;
+	}
+	for (; at > 0 && c->v[at - 1].rank < rank; at--)
+		c->v[at] = c->v[at - 1];
+	c->v[at] = (struct chosen){ slot, rank };
+}
+
+struct totals {
+	uint64_t bytes, packets, refused, unseen;
+};
+
+static json_t *pair_object(const struct control_call *q, uint32_t slot)
+{
+	const struct area *a = q->ctx->area;
+	const struct policy *p = q->ctx->policy;
+	const struct pair *x = &a->pair[slot];
+	const struct pair_cold *c = &a->pair_cold[slot];
+	char in[ADDR_STRLEN], out[PREFIX_STRLEN];
+	struct addr last = c->last_out;
+	json_t *o = json_object();
+
+	control_set_text(o, "src", pair_in_format(x->key.in, in));
+	control_set_text(o, "dest", pair_out_format(x->key.out, x->key.out_family, out));
+	if (x->key.out_family == 6)
+		control_set_text(o, "last_dest", addr_format(&last, in));
+	control_set(o, "overflow", json_boolean(x->key.class_uid == PAIR_CLASS_OVERFLOW));
+	control_set_number(o, "class", x->key.class_uid);
+	control_set_number(o, "bytes", LOAD(x->bytes));
+	control_set_number(o, "packets", pair_packets(x, c));
+	control_set_number(o, "refused_bytes", LOAD(c->refused));
+	control_set_number(o, "refused_packets", LOAD(c->refused_packets));
+	control_set_number(o, "unseen_bytes", LOAD(c->unseen));
+	control_set_number(o, "proto", LOAD(c->proto));
+	control_set_number(o, "port", LOAD(c->port));
+	control_set_text(o, "opened_by", opener_name(LOAD(c->opened_by)));
+	control_set(o, "exit", p && c->exit && c->exit <= p->h->nexits ?
+				       control_json_text(policy_string(p, p->exit[c->exit - 1].name)) : json_null());
+	control_set(o, "first_seen", control_json_time(q, c->first_ns));
+	return o;
+}
+
+static bool pair_is(const struct control_call *q, const struct control_name *in, const struct control_name *out,
+		    uint32_t slot)
+{
+	const struct pair_key *k = &q->ctx->area->pair[slot].key;
+
+	if (!table_is_full(&q->ctx->area->pairs, slot) || !control_in_is(q->ctx->policy, in, k->in))
+		return false;
+	return control_out_is(out, k->out, k->out_family);
+}
+
+static void set_pairs(const struct control_call *q, const struct control_name *in, const struct control_name *out,
+		      struct policy_bits *exits, json_t *reply)
+{
+	const struct area *a = q->ctx->area;
+	const struct policy *p = q->ctx->policy;
+	struct choice c = { .n = 0 };
+	struct totals t = { 0 };
+	json_t *list = json_array(), *o = json_object();
+
+	for (uint32_t i = 0; i < a->h->pairs; i++) {
+		uint8_t x = a->pair_cold[i].exit;
+
+		if (!pair_is(q, in, out, i))
+			continue;
+		t.bytes += LOAD(a->pair[i].bytes);
+		t.packets += pair_packets(&a->pair[i], &a->pair_cold[i]);
+		t.refused += LOAD(a->pair_cold[i].refused);
+		t.unseen += LOAD(a->pair_cold[i].unseen);
+		for (unsigned w = 0; p && x && x <= p->h->nexits && w < POLICY_WORDS; w++)
+			exits->w[w] |= p->exit[x - 1].to.w[w];
+		choose(&c, i, (double)LOAD(a->pair[i].bytes) + (double)LOAD(a->pair_cold[i].refused) / 2);
+	}
+	for (size_t i = 0; i < c.n; i++)
+		(void)json_array_append_new(list, pair_object(q, c.v[i].slot));
+	control_set(reply, "pairs", list);
+	control_set_number(o, "pairs", c.all);
+	control_set_number(o, "bytes", t.bytes);
+	control_set_number(o, "packets", t.packets);
+	control_set_number(o, "refused_bytes", t.refused);
+	control_set_number(o, "unseen_bytes", t.unseen);
+	control_set(reply, "total", o);
+}
+
+/* ---- accounts of the host ---- */
+
+/* Rules whose `from` has one of the addresses, and whose `to` may have the destination; contracts too. */
+static void rules_of(const struct policy *p, const struct control_name *in, const struct control_name *out,
+		     const struct policy_bits *exits, struct policy_bits *ret)
+{
+	bool one = out->n == 1 && out->prefix[0].len == 128;
+
+	memset(ret, 0, sizeof(*ret));
+	for (uint32_t i = 0; i < in->n; i++) {
+		const struct policy_src *s = policy_src_of(p, &in->prefix[i].addr);
+
+		for (unsigned w = 0; w < POLICY_WORDS; w++)
+			ret->w[w] |= s->from.w[w];
+	}
+	if (!one)
+		return;
+	for (unsigned w = 0; w < POLICY_WORDS; w++)
+		ret->w[w] &= policy_dst_of(p, &out->prefix[0].addr)->to.w[w] | exits->w[w];
+}
+
+static bool account_is(const struct control_call *q, const struct control_name *in, const struct control_name *out,
+		       const struct policy_bits *rules, uint32_t slot)
+{
+	const struct policy *p = q->ctx->policy;
+	const struct account_key *k = &q->ctx->area->account[slot].key;
+	int rule = policy_rule_by_uid(p, k->rule);
+
+	if (rule < 0)
+		return false;
+	switch (k->kind) {
+	case SUBJECT_PAIR:
+		return control_in_is(p, in, k->in) && control_out_is(out, k->out, k->out_family);
+	case SUBJECT_HOST:
+		return control_in_is(p, in, k->in) && (out->n == 0 || policy_bit(rules, (uint32_t)rule));
+	default:
+		return policy_bit(rules, (uint32_t)rule);
+	}
+}
+
+/* Blocked ones first, then open findings, then the fullest. */
+static double rank_of(const struct control_call *q, uint32_t slot)
+{
+	const struct area *a = q->ctx->area;
+	const struct policy_rule *r = control_rule(q->ctx->policy, a->account[slot].key.rule);
+	uint32_t state = control_state(a, slot);
+	double best = 0;
+
+	for (uint32_t i = 0; r && i < r->nlimits; i++) {
+		uint64_t sum = account_peek_sum(&a->account[slot], &a->account_cold[slot], &r->limit[i], mono_tick(q->now));
+		double share = (double)sum / (double)(r->limit[i].bytes ? r->limit[i].bytes : 1);
+
+		best = share > best ? share : best;
+	}
+	return MIN_OF(best, 1e6) + (state & ACCOUNT_BLOCKED ? 4e6 : 0) + (state & ACCOUNT_OPEN ? 2e6 : 0);
+}
+
+static void set_accounts(const struct control_call *q, const struct control_name *in, const struct control_name *out,
+			 const struct policy_bits *exits, json_t *reply)
+{
+	const struct area *a = q->ctx->area;
+	struct choice c = { .n = 0 };
+	struct policy_bits rules = { { 0 } };
+	json_t *list = json_array();
+
+	if (q->ctx->policy) {
+		rules_of(q->ctx->policy, in, out, exits, &rules);
+		for (uint32_t i = 0; i < a->h->accounts; i++)
+			if (table_is_full(&a->accounts, i) && account_is(q, in, out, &rules, i))
+				choose(&c, i, rank_of(q, i));
+	}
+	for (size_t i = 0; i < c.n; i++)
+		(void)json_array_append_new(list, control_account(q, c.v[i].slot));
+	control_set(reply, "accounts", list);
+	control_set_number(reply, "accounts_total", c.all);
+}
+
+static bool decision_is(const struct area_dynamic *d, const struct control_name *in, const struct control_name *out)
+{
+	bool src = false, dst = out->n == 0 || d->dst.len == 0;
+
+	for (uint32_t i = 0; i < in->n; i++)
+		src |= prefix_contains(&d->src, &in->prefix[i].addr) || prefix_contains(&in->prefix[i], &d->src.addr);
+	for (uint32_t i = 0; i < out->n; i++)
+		dst |= prefix_contains(&d->dst, &out->prefix[i].addr) || prefix_contains(&out->prefix[i], &d->dst.addr);
+	return src && dst;
+}
+
+static void set_decisions(const struct control_call *q, const struct control_name *in, const struct control_name *out,
+			  json_t *reply)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
+		struct area_dynamic d = q->ctx->area->h->dynamic[i];
+
+		if (d.kind == DYNAMIC_NONE || q->now.ns >= d.until_ns || !decision_is(&d, in, out))
+			continue;
+		(void)json_array_append_new(list, control_decision(q, &d));
+	}
+	control_set(reply, "decisions", list);
+}
+
+/* ---- the verb ---- */
+
+static void set_host(const struct control_call *q, const struct control_name *in, const char *text, json_t *reply)
+{
+	const struct policy *p = q->ctx->policy;
+	const struct policy_host *h = in->host >= 0 ? &p->host[in->host] : NULL;
+	json_t *list = json_array();
+	char buf[PREFIX_STRLEN];
+
+	control_set_text(reply, "host", h ? policy_string(p, h->name) : text);
+	for (uint32_t i = 0; !in->pseudo && i < in->n; i++) {
+		const struct prefix *x = &in->prefix[i];
+
+		(void)json_array_append_new(list, json_string(x->len == 128 ? addr_format(&x->addr, buf) :
+									      prefix_format(x, buf)));
+	}
+	control_set(reply, "addresses", list);
+	if (h && h->stores_bytes)
+		control_set_number(reply, "stores_bytes", h->stores_bytes);
+	if (h && h->stores_compressed)
+		control_set_number(reply, "stores_compressed", h->stores_compressed);
+	control_set_text(reply, "timezone", p ? policy_string(p, p->h->timezone) : "");
+}
+
+int control_why(struct control_call *q, json_t *reply)
+{
+	struct policy_bits exits = { { 0 } };
+	struct control_name in, out;
+	const char *host, *dest;
+	int r = control_text(q, "host", 128, false, &host);
+
+	if (r == 0)
+		r = control_text(q, "dest", 128, true, &dest);
+	if (r == 0)
+		r = control_name_in(q, host, true, &in);
+	if (r == 0)
+		r = control_name_out(q, dest, &out);
+	if (r < 0)
+		return r;
+	set_host(q, &in, host, reply);
+	control_set(reply, "dest", dest ? control_json_text(dest) : json_null());
+	set_pairs(q, &in, &out, &exits, reply);
+	set_accounts(q, &in, &out, &exits, reply);
+	set_decisions(q, &in, &out, reply);
+	control_set_number(reply, "gap_seconds", LOAD(q->ctx->area->h->gap_ns) / NS_PER_S);
+	return 0;
+}
