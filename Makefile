@@ -29,7 +29,7 @@ daemon_src := $(filter-out $(ctl_src),$(wildcard daemon/*.c))
 unit_src   := $(wildcard tests/unit/*.c)
 torture_src := $(wildcard tests/torture/*.c)
 fuzz_src   := $(wildcard tests/fuzz/fuzz_*.c)
-bench_src  := $(wildcard tests/bench/bench_*.c)
+bench_src  := $(wildcard tests/bench/*.c)
 live_src   := $(wildcard tests/live/*.c)
 
 obj = $(patsubst %.c,$B/%.o,$(1))
