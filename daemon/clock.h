@@ -22,8 +22,8 @@ static inline uint64_t clock_wall_us(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* unix microseconds of a boottime instant, by today's wall clock */
+/* unix microseconds of a boottime instant, past (before this boot: a wrapped number) or to come, by today's wall clock */
 static inline uint64_t clock_wall_of(struct mono at)
 {
-	return clock_wall_us() - (clock_mono().ns - at.ns) / 1000;
+	return clock_wall_us() + (uint64_t)((int64_t)(at.ns - clock_mono().ns) / 1000);
 }
