@@ -1,0 +1,300 @@
+/* ctl.c - egressctl: which verb, with which arguments? */
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl.h"
+#include "ctl_replay.h"
+#include "yaml_tree.h"
+
+enum option { OPT_FOR = 1, OPT_BUDGET = 2, OPT_REASON = 4, OPT_CONFIRM = 8, OPT_FORMAT = 16 };
+
+struct verb {
+	const char *name;
+	unsigned min, max;		/* arguments */
+	unsigned may, must;		/* enum option */
+	const char *keys[2];		/* what the arguments are in the request */
+	void (*show)(const json_t *reply);	/* NULL: nothing to show */
+	int (*run)(const struct ctl *c);	/* instead of a plain request */
+	const char *usage;
+};
+
+static int debug(const struct ctl *c);
+
+static const struct verb verbs[] = {
+	{ "status", 0, 0, 0, 0, { 0 }, ctl_show_status, NULL, "status" },
+	{ "findings", 0, 0, 0, 0, { 0 }, ctl_show_findings, NULL, "findings" },
+	{ "why", 1, 2, 0, 0, { "host", "dest" }, ctl_show_why, NULL, "why HOST [DEST]" },
+	{ "explain", 1, 1, 0, 0, { "id" }, ctl_show_explain, NULL, "explain ID" },
+	{ "blocks", 0, 0, 0, 0, { 0 }, ctl_show_blocks, NULL, "blocks" },
+	{ "unblock", 1, 2, OPT_FOR | OPT_BUDGET | OPT_REASON, OPT_REASON, { "host", "dest" }, ctl_show_change, NULL,
+	  "unblock HOST [DEST] --reason TEXT [--budget SIZE] [--for TIME]" },
+	{ "allow", 2, 2, OPT_FOR | OPT_BUDGET | OPT_REASON, OPT_FOR | OPT_BUDGET | OPT_REASON, { "host", "dest" },
+	  ctl_show_change, NULL, "allow SRC DST --budget SIZE --for TIME --reason TEXT" },
+	{ "block", 1, 2, OPT_FOR | OPT_REASON, OPT_FOR | OPT_REASON, { "host", "dest" }, ctl_show_change, NULL,
+	  "block SRC [DST] --for TIME --reason TEXT" },
+	{ "observe", 0, 0, OPT_FOR | OPT_REASON, OPT_FOR | OPT_REASON, { 0 }, ctl_show_change, NULL,
+	  "observe --for TIME --reason TEXT   (--for 0s ends it)" },
+	{ "check", 1, 1, OPT_FORMAT, 0, { 0 }, NULL, ctl_check, "check POLICY [--format json|github]" },
+	{ "apply", 1, 1, OPT_CONFIRM, 0, { 0 }, NULL, ctl_apply, "apply FILE [--confirm TIME]" },
+	{ "confirm", 0, 0, 0, 0, { 0 }, NULL, ctl_confirm, "confirm" },
+	{ "reload", 0, 0, 0, 0, { 0 }, ctl_show_change, NULL, "reload" },
+	{ "replay", 0, 0, 0, 0, { 0 }, NULL, NULL, "replay --policy POLICY [--json] PCAP" },
+	{ "debug", 1, 1, 0, 0, { 0 }, NULL, debug, "debug check" },
+};
+
+/* Of the manual, for later versions. */
+static const char *const later[] = { "top", "push", "diff", "rollback", "test", "doctor", "init" };
+
+static int usage(void)
+{
+	fputs("usage: egressctl [--socket PATH] [--json] VERB ...\n", stderr);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		fprintf(stderr, "  %s\n", verbs[i].usage);
+	return CTL_USAGE;
+}
+
+static int usage_of(const struct verb *v)
+{
+	fprintf(stderr, "usage: egressctl %s\n", v->usage);
+	return CTL_USAGE;
+}
+
+static const struct verb *find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (strcmp(verbs[i].name, name) == 0)
+			return &verbs[i];
+	return NULL;
+}
+
+/* ---- command line ---- */
+
+struct line {
+	char **v;
+	int n, at;
+};
+
+/* "--name value" or "--name=value" at the line's place: 1 and *ret, 0 another word, -1 the value is missing. */
+static int option(struct line *l, const char *name, const char **ret)
+{
+	const char *word = l->v[l->at];
+	size_t len = strlen(name);
+
+	if (strncmp(word, name, len) != 0 || (word[len] && word[len] != '='))
+		return 0;
+	if (word[len] == '=') {
+		*ret = word + len + 1;
+	} else if (l->at + 1 < l->n) {
+		*ret = l->v[++l->at];
+	} else {
+		ctl_complain("%s: a value is missing", name);
+		return -1;
+	}
+	return 1;
+}
+
+static int any_option(struct line *l, struct ctl *c, unsigned *given)
+{
+	const struct {
+		const char *name;
+		const char **to;
+		unsigned bit;
+	} known[] = {
+		{ "--for", &c->time, OPT_FOR },		{ "--budget", &c->budget, OPT_BUDGET },
+		{ "--reason", &c->reason, OPT_REASON },	{ "--confirm", &c->confirm, OPT_CONFIRM },
+		{ "--format", &c->format, OPT_FORMAT },	{ "--socket", &c->socket, 0 },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+		int r = option(l, known[i].name, known[i].to);
+
+		if (r > 0)
+			*given |= known[i].bit;
+		if (r != 0)
+			return r;
+	}
+	return 0;
+}
+
+static int parse(struct line *l, struct ctl *c, unsigned *given)
+{
+	bool plain = false;
+
+	for (; l->at < l->n; l->at++) {
+		const char *word = l->v[l->at];
+		int r;
+
+		if (!plain && strcmp(word, "--") == 0) {
+			plain = true;
+		} else if (!plain && strcmp(word, "--json") == 0) {
+			c->json = true;
+		} else if (!plain && word[0] == '-' && word[1]) {
+			r = any_option(l, c, given);
+			if (r == 0)
+				ctl_complain("unknown option %s", word);
+			if (r <= 0)
+				return -1;
+		} else if (c->narg == CTL_ARGS) {
+			ctl_complain("too many arguments: %s", word);
+			return -1;
+		} else {
+			c->arg[c->narg++] = word;
+		}
+	}
+	return 0;
+}
+
+static int fits(const struct verb *v, const struct ctl *c, unsigned given)
+{
+	if (c->narg < v->min || c->narg > v->max || given & ~v->may || v->must & ~given)
+		return usage_of(v);
+	if (c->reason && !*c->reason) {
+		ctl_complain("--reason: say why, it is logged");
+		return CTL_USAGE;
+	}
+	return CTL_OK;
+}
+
+/* ---- requests ---- */
+
+static int add_units(const struct ctl *c, json_t *o)
+{
+	uint64_t n;
+
+	if (c->time) {
+		if (parse_duration(c->time, &n) < 0) {
+			ctl_complain("--for %s: a duration such as 30m, 1h or 2d is due", c->time);
+			return CTL_USAGE;
+		}
+		json_object_set_new(o, "for_s", json_integer((json_int_t)n));
+	}
+	if (c->budget) {
+		if (parse_size(c->budget, &n) < 0) {
+			ctl_complain("--budget %s: a size such as 500MB or 1GiB is due", c->budget);
+			return CTL_USAGE;
+		}
+		json_object_set_new(o, "budget_bytes", json_integer((json_int_t)n));
+	}
+	if (c->reason)
+		json_object_set_new(o, "reason", json_string(c->reason));
+	return CTL_OK;
+}
+
+static int answer(const struct ctl *c, json_t *request, void (*show)(const json_t *reply))
+{
+	json_t *reply = ctl_ask(c, request);
+	int code;
+
+	if (!reply)
+		return CTL_NO;
+	code = ctl_verdict(reply);
+	if (c->json)
+		ctl_print_json(reply);
+	else if (code == CTL_OK && show)
+		show(reply);
+	json_decref(reply);
+	return code;
+}
+
+static int request(const struct ctl *c, const struct verb *v)
+{
+	json_t *o = json_object();
+	int code;
+
+	json_object_set_new(o, "verb", json_string(v->name));
+	for (unsigned i = 0; i < c->narg; i++) {
+		json_t *text = json_string(c->arg[i]);
+
+		if (!text) {
+			ctl_complain("%s: not UTF-8", v->keys[i]);
+			json_decref(o);
+			return CTL_USAGE;
+		}
+		json_object_set_new(o, v->keys[i], text);
+	}
+	code = add_units(c, o);
+	if (code == CTL_OK)
+		return answer(c, o, v->show);
+	json_decref(o);
+	return code;
+}
+
+static void show_debug(const json_t *reply)
+{
+	(void)reply;
+	puts("ok: every structure is consistent");
+}
+
+static int debug(const struct ctl *c)
+{
+	if (strcmp(c->arg[0], "check") != 0)
+		return usage_of(find("debug"));
+	return answer(c, json_pack("{ss}", "verb", "debug check"), show_debug);
+}
+
+/* replay has options of its own; --json may stand before it. */
+static int replay(const struct ctl *c, char **v, int n)
+{
+	static char json[] = "--json";
+	char **line = calloc((size_t)n + 2, sizeof(*line));
+	int code, at = 0;
+
+	if (!line)
+		return CTL_NO;
+	line[at++] = v[0];
+	if (c->json)
+		line[at++] = json;
+	for (int i = 1; i < n; i++)
+		line[at++] = v[i];
+	code = ctl_replay(at, line);
+	free(line);
+	return code;
+}
+
+static int run(struct ctl *c, int n, char **v)
+{
+	const struct verb *verb = find(c->verb);
+	struct line l = { v, n, 1 };
+	unsigned given = 0;
+	int code;
+
+	for (size_t i = 0; i < ARRAY_SIZE(later); i++)
+		if (strcmp(later[i], c->verb) == 0) {
+			ctl_complain("%s: not yet supported", c->verb);
+			return CTL_USAGE;
+		}
+	if (!verb) {
+		ctl_complain("unknown verb %s", c->verb);
+		return usage();
+	}
+	if (strcmp(c->verb, "replay") == 0)
+		return replay(c, v, n);
+	if (parse(&l, c, &given) < 0)
+		return usage_of(verb);
+	code = fits(verb, c, given);
+	if (code != CTL_OK)
+		return code;
+	return verb->run ? verb->run(c) : request(c, verb);
+}
+
+int main(int argc, char **argv)
+{
+	struct ctl c = { .socket = CTL_SOCKET };
+	struct line l = { argv, argc, 1 };
+
+	for (; l.at < argc && argv[l.at][0] == '-'; l.at++) {
+		if (strcmp(argv[l.at], "--json") == 0)
+			c.json = true;
+		else if (strcmp(argv[l.at], "--help") == 0 || strcmp(argv[l.at], "-h") == 0)
+			return usage() == CTL_USAGE ? CTL_OK : CTL_NO;
+		else if (option(&l, "--socket", &c.socket) <= 0)
+			return usage();
+	}
+	if (l.at == argc)
+		return usage();
+	c.verb = argv[l.at];
+	return run(&c, argc - l.at, argv + l.at);
+}

@@ -1,0 +1,350 @@
+/* ctl_policy.c - check, apply, confirm: policies as files. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ctl.h"
+#include "policy_compile.h"
+#include "yaml_tree.h"
+
+#define POLICY_MAX   (1U << 20)
+#define NETWORKS_MAX (4U << 20)
+
+static int read_file(const char *path, size_t max, char **ret, size_t *ret_len)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;
+	char *buf = malloc(max + 2);
+	size_t len = 0;
+
+	if (fd < 0 || !buf) {
+		r = fd < 0 ? -errno : -ENOMEM;
+		goto out;
+	}
+	while (len <= max) {
+		ssize_t n = read(fd, buf + len, max + 1 - len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			r = -errno;
+			goto out;
+		}
+		if (n == 0)
+			break;
+		len += (size_t)n;
+	}
+	if (len > max) {
+		r = -EFBIG;
+		goto out;
+	}
+	buf[len] = '\0';
+	*ret = buf;
+	*ret_len = len;
+	buf = NULL;
+out:
+	if (fd >= 0)
+		close(fd);
+	free(buf);
+	return r;
+}
+
+static int read_networks(void *ctx, const char *path, char **ret, size_t *ret_len)
+{
+	(void)ctx;
+	return read_file(path, NETWORKS_MAX, ret, ret_len);
+}
+
+/* ---- diags ---- */
+
+static void print_text(const struct diag_list *d)
+{
+	char text[2048];
+
+	for (uint32_t i = 0; i < d->count && i < DIAG_MAX; i++) {
+		diag_format(d, i, text, sizeof(text));
+		fputs(text, stdout);
+	}
+	if (d->count > DIAG_MAX)
+		printf("and %u errors more\n", d->count - DIAG_MAX);
+}
+
+static void print_json(const struct diag_list *d)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < d->count && i < DIAG_MAX; i++) {
+		const struct diag *x = &d->item[i];
+
+		json_array_append_new(list, json_pack("{ss si si ss ss ss}", "file", d->file, "line", (int)x->line, "col",
+						      (int)x->col, "severity", "error", "message", x->text, "hint", x->hint));
+	}
+	ctl_print_json(list);
+	json_decref(list);
+}
+
+/* Data of a workflow command: % and line ends are escaped, in properties , and : too. */
+static void put_github(const char *text, bool property)
+{
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '%' || c < 0x20 || (property && (c == ',' || c == ':')))
+			printf("%%%02X", c);
+		else
+			putchar(c);
+	}
+}
+
+static void print_github(const struct diag_list *d)
+{
+	for (uint32_t i = 0; i < d->count && i < DIAG_MAX; i++) {
+		const struct diag *x = &d->item[i];
+
+		fputs("::error file=", stdout);
+		put_github(d->file, true);
+		if (x->line)
+			printf(",line=%u,col=%u", x->line, x->col ? x->col : 1);
+		fputs("::", stdout);
+		put_github(x->text, false);
+		if (x->hint[0]) {
+			fputs("; ", stdout);
+			put_github(x->hint, false);
+		}
+		putchar('\n');
+	}
+}
+
+static void print_ok(const char *file, const void *blob, size_t size)
+{
+	struct policy p;
+	const char *why;
+	uint32_t blocking = 0;
+
+	if (policy_open(blob, size, &p, &why) < 0)
+		return;
+	for (uint32_t i = p.h->ncontracts; i < p.h->nrules; i++)
+		blocking += p.rule[i].enforce;
+	ctl_put(file);
+	printf(": ok: mode %s, %u rules (%u of them block), %u contracts, %u hosts\n",
+	       p.h->flags & POLICY_ENFORCE ? "enforce" : "observe", p.h->nrules - p.h->ncontracts, blocking,
+	       p.h->ncontracts, p.h->nhosts);
+}
+
+/* Roles of egressd.yaml are not known here: a role's name is taken for a device's. */
+static int check_text(const char *file, const char *text, size_t len, const char *format, bool say_ok)
+{
+	struct policy_env env = { .read_file = read_networks, .now = time(NULL) };
+	struct diag_list *d = malloc(sizeof(*d));
+	void *blob = NULL;
+	size_t size = 0;
+	int r;
+
+	if (!d)
+		return CTL_NO;
+	diag_init(d, file, text, len);
+	r = policy_compile(text, len, &env, d, &blob, &size);
+	if (r < 0 && r != -EINVAL)
+		ctl_complain("%s: %s", file, strerror(-r));
+	if (strcmp(format, "json") == 0)
+		print_json(d);
+	else if (strcmp(format, "github") == 0)
+		print_github(d);
+	else if (r < 0)
+		print_text(d);
+	else if (say_ok)
+		print_ok(file, blob, size);
+	free(blob);
+	free(d);
+	return r < 0 ? CTL_NO : CTL_OK;
+}
+
+static int read_policy(const char *path, char **ret, size_t *ret_len)
+{
+	int r = read_file(path, POLICY_MAX, ret, ret_len);
+
+	if (r == -EFBIG)
+		ctl_complain("%s: larger than 1 MiB", path);
+	else if (r < 0)
+		ctl_complain("%s: %s", path, strerror(-r));
+	return r;
+}
+
+int ctl_check(const struct ctl *c)
+{
+	const char *format = c->format ? c->format : c->json ? "json" : "text";
+	char *text;
+	size_t len;
+	int code;
+
+	if (strcmp(format, "json") != 0 && strcmp(format, "github") != 0 && strcmp(format, "text") != 0) {
+		ctl_complain("--format %s: json or github is due", format);
+		return CTL_USAGE;
+	}
+	if (read_policy(c->arg[0], &text, &len) < 0)
+		return CTL_NO;
+	code = check_text(c->arg[0], text, len, format, true);
+	free(text);
+	return code;
+}
+
+/* ---- installing ---- */
+
+static int sync_folder(const char *path)
+{
+	char folder[PATH_MAX];
+	int fd, r;
+
+	snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(path, '/') - path) + 1, path);
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = fsync(fd) < 0 ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+static int write_new(int fd, const char *path, const char *text, size_t len)
+{
+	struct stat st;
+
+	/* Whoever could read the old one can read the new one. */
+	if (stat(path, &st) == 0) {
+		if (fchown(fd, st.st_uid, st.st_gid) < 0 || fchmod(fd, st.st_mode & 0777) < 0)
+			return -errno;
+	} else if (fchmod(fd, 0640) < 0) {
+		return -errno;
+	}
+	while (len > 0) {
+		ssize_t n = write(fd, text, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		text += n;
+		len -= (size_t)n;
+	}
+	return fsync(fd) < 0 ? -errno : 0;
+}
+
+/* Whole or not at all, also when the power fails. */
+static int install(const char *to, const char *text, size_t len)
+{
+	char real[PATH_MAX], temporary[PATH_MAX + 16];
+	int fd, r;
+
+	if (!realpath(to, real))	/* a link stays a link */
+		snprintf(real, sizeof(real), "%s", to);
+	snprintf(temporary, sizeof(temporary), "%s.XXXXXX", real);
+	fd = mkostemp(temporary, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = write_new(fd, real, text, len);
+	close(fd);
+	if (r == 0 && rename(temporary, real) < 0)
+		r = -errno;
+	if (r < 0) {
+		unlink(temporary);
+		return r;
+	}
+	return sync_folder(real);
+}
+
+static int make_last(const json_t *reply, const char *text, size_t len)
+{
+	const char *path = ctl_string(reply, "path");
+	int r;
+
+	if (path[0] != '/')
+		return CTL_OK;	/* not from a file */
+	r = install(path, text, len);
+	if (r == 0)
+		return CTL_OK;
+	ctl_complain("in force, but not written to %s: %s; a restart brings the old policy back", path, strerror(-r));
+	return CTL_NO;
+}
+
+/* ---- apply, confirm ---- */
+
+static json_t *apply_request(const char *text, size_t len, uint64_t confirm_s)
+{
+	json_t *o = json_object(), *policy = json_stringn(text, len);
+
+	json_object_set_new(o, "verb", json_string("apply"));
+	json_object_set_new(o, "policy", policy ? policy : json_null());
+	if (confirm_s)
+		json_object_set_new(o, "confirm_s", json_integer((json_int_t)confirm_s));
+	return o;
+}
+
+static void tell_applied(const json_t *reply, const struct ctl *c)
+{
+	char when[32];
+
+	if (c->json) {
+		ctl_print_json(reply);
+		return;
+	}
+	printf("policy %" PRIu64 " in force", ctl_number(reply, "version"));
+	if (c->confirm)
+		printf("; at %s the one before returns, unless: egressctl confirm", ctl_when(reply, "goes_back_at", when));
+	putchar('\n');
+}
+
+int ctl_apply(const struct ctl *c)
+{
+	uint64_t confirm_s = 0;
+	json_t *reply;
+	char *text;
+	size_t len;
+	int code;
+
+	if (c->confirm && (parse_duration(c->confirm, &confirm_s) < 0 || confirm_s == 0)) {
+		ctl_complain("--confirm %s: a duration such as 10m is due", c->confirm);
+		return CTL_USAGE;
+	}
+	if (read_policy(c->arg[0], &text, &len) < 0)
+		return CTL_NO;
+	code = check_text(c->arg[0], text, len, "text", false);	/* all errors with their places, before it is sent */
+	reply = code == CTL_OK ? ctl_ask(c, apply_request(text, len, confirm_s)) : NULL;
+	if (reply) {
+		code = ctl_verdict(reply);
+		if (code == CTL_OK)
+			tell_applied(reply, c);
+		if (code == CTL_OK && !c->confirm)
+			code = make_last(reply, text, len);
+		json_decref(reply);
+	} else {
+		code = CTL_NO;
+	}
+	free(text);
+	return code;
+}
+
+int ctl_confirm(const struct ctl *c)
+{
+	json_t *reply = ctl_ask(c, json_pack("{ss}", "verb", "confirm"));
+	const char *text;
+	int code;
+
+	if (!reply)
+		return CTL_NO;
+	code = ctl_verdict(reply);
+	text = ctl_string(reply, "policy");
+	if (code == CTL_OK && !c->json)
+		printf("policy %" PRIu64 " stays\n", ctl_number(reply, "version"));
+	if (code == CTL_OK && text[0])
+		code = make_last(reply, text, strlen(text));
+	if (c->json)
+		ctl_print_json(reply);
+	json_decref(reply);
+	return code;
+}
