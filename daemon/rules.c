@@ -86,7 +86,8 @@ static int probe_flavour(struct rules *r, enum rules_flavour f, const char **ret
 
 	nft_batch_begin(&b, &r->owner);
 	nft_table_add(&b, PROBE, false, "probe: table");
-	nft_base_chain_add(&b, PROBE, "probe", NF_INET_POST_ROUTING, 0, "probe: chain");
+	/* Not a base chain: taking its hook back would drop what waits in the queues (FACTS), at every engine start. */
+	nft_chain_add(&b, PROBE, "probe", "probe: chain");
 	queue_statement(&rule, f, 0, 1);
 	nft_rule_add(&rule, &b, f == RULES_NATIVE_QUEUE ? "probe: nft queue statement" : "probe: xt NFQUEUE target");
 	return nft_batch_try(&b, ret_what);
