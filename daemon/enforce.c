@@ -209,7 +209,8 @@ static void rule_elements(const struct policy *p, const struct policy_rule *r, c
 	}
 	memcpy(&uid, k->in + 12, sizeof(uid));
 	for (uint32_t i = 0; i < p->h->nhost_addrs; i++)
-		if (p->host[p->host_addr[i].host].uid == uid)
+		if (p->host[p->host_addr[i].host].uid == uid &&
+		    (kind == RULES_BLOCK_HOST || addr_is_v4(&p->host_addr[i].addr) == (k->out_family == 4)))
 			add_address(l, slot, kind, reject, p->host_addr[i].addr, dst, ms);
 }
 
