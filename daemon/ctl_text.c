@@ -135,7 +135,8 @@ void ctl_timezone(const char *name)
 {
 	static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-/";
 
-	if (!*name || *name == '/' || strspn(name, good) != strlen(name))
+	/* UTC is also what a policy without one says: then the machine's own zone is as good, and what people expect. */
+	if (!*name || strcmp(name, "UTC") == 0 || *name == '/' || strspn(name, good) != strlen(name))
 		return;
 	if (setenv("TZ", name, 1) == 0)
 		tzset();

@@ -1,0 +1,518 @@
+/* Requests of the control socket: what is understood and refused, what is shown, what is changed, and who may. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "control_internal.h"
+#include "unit/control_world.h"
+
+static struct world w;
+
+static int setup(void **state)
+{
+	(void)state;
+	world_make(&w);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	world_free(&w);
+	return 0;
+}
+
+static json_t *ask_as(const char *text, size_t len, int change)
+{
+	size_t n = 0;
+	char *reply = control_request(&w.ctx, text, len, 1000, change, &n);
+	json_t *o;
+
+	assert_non_null(reply);
+	assert_true(n > 0 && reply[n - 1] == '\n');
+	o = json_loadb(reply, n, 0, NULL);
+	assert_non_null(o);
+	assert_true(json_is_boolean(json_object_get(o, "ok")));
+	free(reply);
+	return o;
+}
+
+static json_t *ask(const char *text)
+{
+	return ask_as(text, strlen(text), 1);
+}
+
+static bool ok(const json_t *o)
+{
+	return json_is_true(json_object_get(o, "ok"));
+}
+
+static const char *text_of(const json_t *o, const char *key)
+{
+	const char *s = json_string_value(json_object_get(o, key));
+
+	return s ? s : "";
+}
+
+static json_int_t number_of(const json_t *o, const char *key)
+{
+	return json_integer_value(json_object_get(o, key));
+}
+
+static void must_refuse(const char *text, const char *says)
+{
+	json_t *o = ask(text);
+
+	if (ok(o) || !strstr(text_of(o, "error"), says))
+		fail_msg("%s: not refused with '%s' but '%s'", text, says, text_of(o, "error"));
+	json_decref(o);
+}
+
+static void must_do(const char *text)
+{
+	json_t *o = ask(text);
+
+	if (!ok(o))
+		fail_msg("%s: refused: %s", text, text_of(o, "error"));
+	json_decref(o);
+}
+
+/* The account of rule `rule` in a why or blocks answer; borrowed. */
+static json_t *account_of(const json_t *reply, const char *list, const char *rule)
+{
+	json_t *a;
+	size_t i;
+
+	json_array_foreach(json_object_get(reply, list), i, a)
+		if (!strcmp(text_of(a, "rule"), rule))
+			return a;
+	return NULL;
+}
+
+/* ---- requests ---- */
+
+static void test_malformed(void **state)
+{
+	static const char *const bad[] = {
+		"", "x", "[]", "{}", "{\"verb\":1}", "{\"verb\":\"nonsense\"}", "{\"verb\":\"status\"", "null", "\"status\"",
+		"{\"verb\":\"status\",\"verb\":\"status\"}", "{\"verb\":\"status\",\"host\":\"a\"}", "{\"verb\":\"status\"}{}",
+		"{\"verb\":\"stat\\u0000us\"}", "{\"verb\":\"\xff\"}",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		json_t *o = ask(bad[i]);
+
+		assert_false(ok(o));
+		assert_true(*text_of(o, "error"));
+		assert_int_equal(w.ctx.malformed, i + 1);
+		json_decref(o);
+	}
+	assert_int_equal(w.commands, 0);
+}
+
+static void test_bounds(void **state)
+{
+	char *big = malloc(CONTROL_APPLY + 2);
+	json_t *o;
+	int n;
+
+	(void)state;
+	memset(big, '[', 100000);
+	o = ask_as(big, 100000, 1);
+	assert_non_null(strstr(text_of(o, "error"), "nested"));
+	json_decref(o);
+	memset(big, ' ', CONTROL_APPLY + 1);
+	o = ask_as(big, CONTROL_APPLY + 1, 1);
+	assert_non_null(strstr(text_of(o, "error"), "longer"));
+	json_decref(o);
+	/* Only a policy may be that long. */
+	n = snprintf(big, 64, "{\"verb\":\"status\"}");
+	big[n] = ' ';
+	o = ask_as(big, CONTROL_REQUEST + 1, 1);
+	assert_non_null(strstr(text_of(o, "error"), "longer"));
+	json_decref(o);
+	free(big);
+	/* Brackets in a text are no levels. */
+	must_refuse("{\"verb\":\"why\",\"host\":\"[[[[[[[[[[[[[[[[[[[[[[[[\\\"[[[[\"}", "neither an address");
+}
+
+static void test_only_readers_read(void **state)
+{
+	static const char *const changes[] = {
+		"{\"verb\":\"block\",\"host\":\"10.20.0.9\",\"for_s\":60,\"reason\":\"r\"}",
+		"{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"r\"}",
+		"{\"verb\":\"allow\",\"host\":\"10.20.0.9\",\"dest\":\"203.0.113.9\",\"budget_bytes\":1,\"for_s\":60,\"reason\":\"r\"}",
+		"{\"verb\":\"observe\",\"for_s\":60,\"reason\":\"r\"}", "{\"verb\":\"reload\"}",
+		"{\"verb\":\"apply\",\"policy\":\"version: 1\"}", "{\"verb\":\"confirm\"}",
+	};
+	static const char status[] = "{\"verb\":\"status\"}";
+	json_t *o;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(changes); i++) {
+		o = ask_as(changes[i], strlen(changes[i]), 0);
+		assert_false(ok(o));
+		assert_non_null(strstr(text_of(o, "error"), "egressd-admin"));
+		json_decref(o);
+	}
+	assert_int_equal(w.commands + w.reloads + w.applies, 0);
+	o = ask_as(status, strlen(status), 0);
+	assert_true(ok(o));
+	json_decref(o);
+}
+
+/* ---- what is shown ---- */
+
+static void test_status(void **state)
+{
+	json_t *o;
+
+	(void)state;
+	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
+	world_review(&w);
+	atomic_store_explicit(&w.area.h->egress_bytes, 1000000, memory_order_relaxed);
+	atomic_store_explicit(&w.area.h->unseen_bytes, 100, memory_order_relaxed);
+	o = ask("{\"verb\":\"status\"}");
+	assert_true(ok(o));
+	assert_string_equal(text_of(o, "gateway"), "gw1");
+	assert_string_equal(text_of(o, "mode"), "enforce");
+	assert_int_equal(number_of(o, "rules"), 3);
+	assert_int_equal(number_of(o, "enforcing"), 2);
+	assert_int_equal(number_of(o, "contracts"), 1);
+	assert_int_equal(number_of(o, "blocks"), 1);
+	assert_int_equal(number_of(json_object_get(o, "policy"), "version"), 41);
+	assert_true(json_real_value(json_object_get(o, "seen_percent")) < 99.995);
+	assert_true(json_real_value(json_object_get(o, "seen_percent")) > 99.985);
+	assert_int_equal(number_of(json_object_get(o, "pairs"), "live"), 1);
+	assert_int_equal(number_of(json_object_get(o, "counters"), "bytes"), 20000000);
+	assert_int_equal(json_object_size(json_object_get(o, "counters")), AC_COUNT - 1);
+	json_decref(o);
+	w.ctx.policy = NULL;
+	o = ask("{\"verb\":\"status\"}");
+	assert_true(ok(o));
+	assert_string_equal(text_of(o, "mode"), "no policy");
+	json_decref(o);
+	must_do("{\"verb\":\"why\",\"host\":\"10.20.0.15\"}");
+	must_do("{\"verb\":\"findings\"}");
+	must_do("{\"verb\":\"blocks\"}");
+}
+
+static void test_why(void **state)
+{
+	json_t *o, *a, *l;
+
+	(void)state;
+	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
+	world_send(&w, "10.20.0.15", "203.0.113.10", 1000000, 443);
+	world_send(&w, "fd00:20::15", "2001:db8::1", 500000, 443);
+	world_send(&w, "10.20.0.16", "203.0.113.9", 700000, 443);
+	world_send(&w, "10.20.0.15", "198.51.100.7", 3000000, 873);
+	/* By either address, or the name, it is the same host. */
+	for (unsigned i = 0; i < 3; i++) {
+		static const char *const by[] = { "file01", "10.20.0.15", "fd00:20::15" };
+		char text[100];
+
+		snprintf(text, sizeof(text), "{\"verb\":\"why\",\"host\":\"%s\"}", by[i]);
+		o = ask(text);
+		assert_true(ok(o));
+		assert_string_equal(text_of(o, "host"), "file01");
+		assert_int_equal(json_array_size(json_object_get(o, "pairs")), 4);
+		assert_int_equal(number_of(json_object_get(o, "total"), "bytes"), 24500000);
+		assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 1000000);
+		json_decref(o);
+	}
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.9\"}");
+	assert_int_equal(json_array_size(json_object_get(o, "pairs")), 1);
+	a = json_array_get(json_object_get(o, "accounts"), 0);	/* blocked ones first */
+	assert_string_equal(text_of(a, "rule"), "pair-limit");
+	assert_string_equal(text_of(a, "subject"), "file01");
+	assert_string_equal(text_of(a, "dest"), "203.0.113.9");
+	assert_true(json_is_true(json_object_get(a, "blocked")));
+	assert_true(json_is_null(json_object_get(a, "until_window_s")) ||
+		    json_integer_value(json_object_get(a, "until_window_s")) == 3600);
+	assert_int_equal(number_of(a, "refused_bytes"), 1000000);
+	assert_non_null(strstr(text_of(a, "how_to_allow"), "egressctl unblock file01 203.0.113.9 --budget 20000000B"));
+	l = json_array_get(json_object_get(a, "limits"), 0);
+	assert_int_equal(number_of(l, "window_s"), 3600);
+	assert_int_equal(number_of(l, "sum_bytes"), 20000000);
+	assert_int_equal(number_of(l, "limit_bytes"), 20000000);
+	a = account_of(o, "accounts", "host-limit");
+	assert_non_null(a);
+	assert_int_equal(number_of(json_array_get(json_object_get(a, "limits"), 0), "sum_bytes"), 21500000);
+	assert_null(account_of(o, "accounts", "backup"));	/* not to that destination */
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"198.51.100.7\"}");
+	a = account_of(o, "accounts", "backup");
+	assert_non_null(a);
+	assert_string_equal(text_of(a, "kind"), "contract");
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"2001:db8::1\"}");
+	assert_int_equal(number_of(json_object_get(o, "total"), "bytes"), 500000);
+	json_decref(o);
+	must_refuse("{\"verb\":\"why\",\"host\":\"nobody\"}", "neither an address nor a host");
+	must_refuse("{\"verb\":\"why\",\"host\":\"10.0.0.1/8\"}", "beyond the length");
+	must_refuse("{\"verb\":\"why\"}", "host");
+}
+
+static int64_t seconds_until(const json_t *o, const char *key)
+{
+	struct tm tm = { 0 };
+
+	assert_non_null(strptime(text_of(o, key), "%Y-%m-%dT%H:%M:%SZ", &tm));
+	return (int64_t)timegm(&tm) - (int64_t)time(NULL);
+}
+
+/* An end in the future and a beginning before this boot (a wrapped number) are both right. */
+static void test_times(void **state)
+{
+	json_t *o, *a;
+	uint32_t slot = 0;
+
+	(void)state;
+	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
+	while (!(atomic_load_explicit(&w.area.account[slot].state, memory_order_relaxed) & ACCOUNT_BLOCKED))
+		slot++;
+	w.area.account_cold[slot].born_ns = clock_mono().ns - 100 * 86400 * NS_PER_S;
+	o = ask("{\"verb\":\"blocks\"}");
+	a = account_of(o, "blocks", "pair-limit");
+	assert_non_null(a);
+	assert_in_range(seconds_until(a, "blocked_until"), 1795, 2 * 3600);
+	assert_in_range(-seconds_until(a, "blocked_since"), 0, 5);
+	assert_in_range(-seconds_until(a, "counting_since"), 100 * 86400 - 5, 100 * 86400 + 5);
+	json_decref(o);
+	assert_in_range(clock_wall_of(mono_add_s(clock_mono(), 1000)) - clock_wall_us(), 999000000, 1001000000);
+}
+
+static void test_findings(void **state)
+{
+	json_t *o, *f, *e;
+	char text[100];
+
+	(void)state;
+	must_refuse("{\"verb\":\"explain\",\"id\":\"xyz\"}", "hex");
+	must_refuse("{\"verb\":\"explain\",\"id\":\"1234\"}", "no finding");
+	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
+	o = ask("{\"verb\":\"findings\"}");
+	assert_int_equal(number_of(o, "open"), 1);
+	f = json_array_get(json_object_get(o, "findings"), 0);
+	assert_non_null(f);
+	assert_string_equal(text_of(json_object_get(f, "rule"), "name"), "pair-limit");
+	assert_true(json_is_true(json_object_get(f, "open")));
+	snprintf(text, sizeof(text), "{\"verb\":\"explain\",\"id\":\"%s\"}", text_of(f, "finding_id"));
+	e = ask(text);
+	assert_true(ok(e));
+	assert_string_equal(text_of(json_object_get(e, "account"), "rule"), "pair-limit");
+	assert_string_equal(text_of(json_object_get(e, "account"), "finding_id"), text_of(f, "finding_id"));
+	json_decref(e);
+	json_decref(o);
+}
+
+/* ---- what is changed ---- */
+
+static void test_unblock(void **state)
+{
+	json_t *o, *a;
+	uint64_t passed = 0;
+
+	(void)state;
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"dest\":\"203.0.113.9\",\"reason\":\"r\"}", "nothing is blocked");
+	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\"}", "reason");
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"\"}", "reason");
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"r\",\"budget_bytes\":0}", "budget_bytes");
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"r\",\"for_s\":-1}", "for_s");
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"r\",\"for_s\":1.5}", "for_s");
+	/* A named host by its name, both its addresses: one account all the same. */
+	o = ask("{\"verb\":\"unblock\",\"host\":\"file01\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5000000,\"for_s\":600,"
+		"\"reason\":\"INC-1\"}");
+	assert_true(ok(o));
+	assert_int_equal(number_of(o, "count"), 1);
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.9\"}");
+	a = account_of(o, "accounts", "pair-limit");
+	assert_true(json_is_false(json_object_get(a, "blocked")));
+	assert_int_equal(number_of(json_object_get(a, "grant"), "left_bytes"), 5000000);
+	json_decref(o);
+	for (unsigned i = 0; i < 200; i++)
+		passed += world_packet(&w, "10.20.0.15", "203.0.113.9", 50000, 443) ? 50000 : 0;
+	assert_int_equal(passed, 5000000);
+}
+
+static void test_block_and_allow(void **state)
+{
+	json_t *o;
+
+	(void)state;
+	must_refuse("{\"verb\":\"block\",\"host\":\"gateway\",\"for_s\":60,\"reason\":\"r\"}", "stands for many");
+	must_refuse("{\"verb\":\"allow\",\"host\":\"file01\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5,\"for_s\":60,"
+		    "\"reason\":\"r\"}", "one address");
+	must_refuse("{\"verb\":\"allow\",\"host\":\"10.20.0.16\",\"budget_bytes\":5,\"for_s\":60,\"reason\":\"r\"}", "dest");
+	assert_true(world_packet(&w, "10.20.0.16", "203.0.113.9", 1000, 443));
+	/* Both addresses of the host; the reason is shown as it was given, whatever it holds. */
+	must_do("{\"verb\":\"block\",\"host\":\"file01\",\"for_s\":60,\"reason\":\"a\\u001b[31m\\nb\"}");
+	assert_int_equal(w.commands, 2);
+	must_do("{\"verb\":\"block\",\"host\":\"10.20.0.16\",\"dest\":\"203.0.113.9\",\"for_s\":60,\"reason\":\"r\"}");
+	assert_false(world_packet(&w, "10.20.0.15", "203.0.113.9", 1000, 443));
+	assert_false(world_packet(&w, "fd00:20::15", "2001:db8::1", 1000, 443));
+	assert_false(world_packet(&w, "10.20.0.16", "203.0.113.9", 1000, 443));
+	assert_true(world_packet(&w, "10.20.0.16", "203.0.113.10", 1000, 443));
+	must_do("{\"verb\":\"allow\",\"host\":\"10.20.0.17\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5000,\"for_s\":60,"
+		"\"reason\":\"r\"}");
+	assert_true(world_packet(&w, "10.20.0.17", "203.0.113.9", 2000, 443));
+	o = ask("{\"verb\":\"blocks\"}");
+	assert_int_equal(json_array_size(json_object_get(o, "by_hand")), 3);
+	assert_string_equal(text_of(json_array_get(json_object_get(o, "by_hand"), 0), "reason"), "a\\x1b[31m\\x0ab");
+	assert_string_equal(text_of(json_array_get(json_object_get(o, "by_hand"), 0), "author"), "uid 1000");
+	assert_int_equal(number_of(json_array_get(json_object_get(o, "allowed"), 0), "left_bytes"), 3000);
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"10.20.0.17\"}");
+	assert_int_equal(json_array_size(json_object_get(o, "decisions")), 1);
+	json_decref(o);
+	/* A destination of the other family only: nothing could ever match. */
+	must_refuse("{\"verb\":\"block\",\"host\":\"10.20.0.16\",\"dest\":\"2001:db8::1\",\"for_s\":60,\"reason\":\"r\"}",
+		    "no address family");
+	w.engine_error = -ETIMEDOUT;
+	must_refuse("{\"verb\":\"block\",\"host\":\"10.20.0.18\",\"for_s\":60,\"reason\":\"r\"}", "engine does not answer");
+	must_refuse("{\"verb\":\"debug check\"}", "engine does not answer");
+}
+
+static void test_policy_verbs(void **state)
+{
+	json_t *o;
+
+	(void)state;
+	must_do("{\"verb\":\"debug check\"}");
+	must_do("{\"verb\":\"reload\"}");
+	must_refuse("{\"verb\":\"reload\"}", "limits: unknown key");
+	must_refuse("{\"verb\":\"confirm\"}", "no policy waits");
+	o = ask("{\"verb\":\"apply\",\"policy\":\"version: 1\\n# \\u00e9\\n\",\"confirm_s\":600}");
+	assert_true(ok(o));
+	assert_string_equal(text_of(o, "path"), "/etc/egressd/policy.yaml");
+	assert_in_range(seconds_until(o, "goes_back_at"), 595, 600);
+	assert_string_equal(w.applied, "version: 1\n# \xc3\xa9\n");
+	json_decref(o);
+	o = ask("{\"verb\":\"confirm\"}");
+	assert_string_equal(text_of(o, "policy"), "version: 1\n# \xc3\xa9\n");	/* to the byte: it is installed */
+	json_decref(o);
+	must_do("{\"verb\":\"observe\",\"for_s\":3600,\"reason\":\"INC-2\"}");
+	assert_int_equal(w.observe_s, 3600);
+	o = ask("{\"verb\":\"status\"}");
+	assert_string_equal(text_of(o, "mode"), "observe");
+	assert_int_equal(number_of(o, "enforcing"), 0);
+	json_decref(o);
+	must_do("{\"verb\":\"observe\",\"for_s\":0,\"reason\":\"INC-2\"}");
+	assert_int_equal(w.observe_s, 0);
+}
+
+/* ---- the socket ---- */
+
+struct client {
+	char path[64], reply[65536];
+	const char *send;
+	bool shut;		/* end by shutdown, not by a newline */
+	size_t len;
+};
+
+static void *client_run(void *arg)
+{
+	struct client *c = arg;
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	ssize_t n = 0;
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", c->path);
+	BUG_ON(fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0);
+	if (c->send)
+		BUG_ON(send(fd, c->send, strlen(c->send), MSG_NOSIGNAL) < 0);
+	if (c->shut)
+		shutdown(fd, SHUT_WR);
+	while (c->len < sizeof(c->reply) && (n = recv(fd, c->reply + c->len, sizeof(c->reply) - c->len, 0)) > 0)
+		c->len += (size_t)n;
+	close(fd);
+	return NULL;
+}
+
+static void talk(int fd, struct client *c)
+{
+	pthread_t t;
+	struct timespec pause = { .tv_nsec = 1000000 };
+
+	c->len = 0;
+	assert_int_equal(pthread_create(&t, NULL, client_run, c), 0);
+	for (unsigned i = 0; i < 5000; i++) {
+		control_serve(fd, &w.ctx);
+		nanosleep(&pause, NULL);
+		if (pthread_tryjoin_np(t, NULL) == 0)
+			return;
+	}
+	pthread_join(t, NULL);
+}
+
+static void test_socket(void **state)
+{
+	struct client c = { .send = "{\"verb\":\"status\"}\n" };
+	struct stat st;
+	int fd;
+
+	(void)state;
+	snprintf(c.path, sizeof(c.path), "/tmp/egressd-control-%d.sock", (int)getpid());
+	fd = control_open(c.path);
+	assert_true(fd >= 0);
+	close(fd);
+	fd = control_open(c.path);	/* a stale one is replaced */
+	assert_true(fd >= 0);
+	assert_int_equal(stat(c.path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0660);
+	if (geteuid() != 0) {
+		talk(fd, &c);
+		assert_non_null(strstr(c.reply, "may ask"));
+		goto out;
+	}
+	talk(fd, &c);
+	assert_non_null(strstr(c.reply, "\"ok\":true"));
+	memset(c.reply, 0, sizeof(c.reply));
+	c.send = "{\"verb\":\"blocks\"}";
+	c.shut = true;
+	talk(fd, &c);
+	assert_non_null(strstr(c.reply, "\"ok\":true"));
+	memset(c.reply, 0, sizeof(c.reply));
+	c.send = NULL;
+	c.shut = false;
+	talk(fd, &c);		/* silent: closed after a second, counted */
+	assert_int_equal(c.len, 0);
+	assert_int_equal(w.ctx.malformed, 1);
+out:
+	close(fd);
+	unlink(c.path);
+	assert_int_equal(control_open("/dev/null"), -EEXIST);	/* never somebody else's file */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_malformed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_only_readers_read, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_status, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_why, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_times, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_findings, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unblock, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_block_and_allow, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_policy_verbs, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_socket, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
