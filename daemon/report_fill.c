@@ -128,29 +128,25 @@ static void add_top(struct finding *f, const struct area *a, const struct policy
 	f->top[at] = t;
 }
 
-/* Whether the pair's bytes are the account's: same pair or host; for groups and totals, the rule's own match. */
-static bool pays(const struct area *a, const struct policy *p, const struct policy_rule *r, uint32_t slot, uint32_t pair)
+/* Whether the pair pays this account: its own list says so. A pair under a contract pays that first; what little of it falls to
+ * the rules would be drowned by what does not. */
+static bool pays(const struct area *a, uint32_t slot, uint32_t pair)
 {
-	const struct account_key *k = &a->account[slot].key;
-	const struct pair_key *x = &a->pair[pair].key;
-	struct addr in = addr_from_v6(x->in);
-	const struct policy_src *src = policy_src_of(p, &in);
-	uint32_t rule = (uint32_t)(r - p->rule);
-	uint8_t subject[16] = { 0 };
+	const struct pair *x = &a->pair[pair];
+	const struct pair_cold *c = &a->pair_cold[pair];
+	unsigned contracts = atomic_load_explicit(&x->n_contract, memory_order_relaxed) & 0x7fU;
+	unsigned n = contracts + atomic_load_explicit(&x->n_rule, memory_order_relaxed);
 
-	if (k->kind == SUBJECT_PAIR && (memcmp(k->out, x->out, sizeof(k->out)) != 0 || k->out_family != x->out_family))
-		return false;
-	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL)
-		return src->from.w[rule / 64] >> rule % 64 & 1;
-	if (src->host >= 0)
-		memcpy(subject + 12, &p->host[src->host].uid, sizeof(uint32_t));
-	else
-		memcpy(subject, x->in, sizeof(subject));
-	return memcmp(subject, k->in, sizeof(subject)) == 0;
+	for (unsigned i = 0; i < n && i < PAIR_ACCOUNTS; i++) {
+		const _Atomic uint32_t *at = i < PAIR_INLINE ? &x->account[i] : &c->account[i - PAIR_INLINE];
+
+		if (atomic_load_explicit(at, memory_order_relaxed) == slot)
+			return i < contracts || contracts == 0;
+	}
+	return false;
 }
 
-static void fill_top(const struct area *a, const struct policy *p, const struct policy_rule *r, uint32_t slot,
-		     bool scan, struct finding *f)
+static void fill_top(const struct area *a, const struct policy *p, uint32_t slot, bool scan, struct finding *f)
 {
 	uint32_t pair = pair_of(a, slot);
 
@@ -160,7 +156,7 @@ static void fill_top(const struct area *a, const struct policy *p, const struct 
 		return;
 	}
 	for (uint32_t i = 0; i < a->h->pairs; i++)
-		if (table_is_full(&a->pairs, i) && pays(a, p, r, slot, i))
+		if (table_is_full(&a->pairs, i) && pays(a, slot, i))
 			add_top(f, a, p, i);
 }
 
@@ -230,7 +226,7 @@ bool report_fill(const struct area *a, const struct policy *p, const struct conf
 	fill_windows(a, r, slot, f);
 	fill_verdict(a, r, slot, f);
 	fill_flow(a, p, slot, f);
-	fill_top(a, p, r, slot, scan_pairs, f);
+	fill_top(a, p, slot, scan_pairs, f);
 	fill_words(p, r, f);
 	return true;
 }

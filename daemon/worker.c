@@ -69,11 +69,14 @@ static void take(struct engine_worker *w, const struct engine_policy *p, unsigne
 	enum packet_reason reason;
 	struct nfq_msg m;
 	struct packet pkt;
+	int r;
 
 	/* Relaxed: read after this process is dead only. */
 	atomic_store_explicit(&a->state[slot], SLOT_RECEIVED, memory_order_relaxed);
-	if (nfq_parse(a->slot[slot], len, &m) < 0) {
-		count(a, AC_BAD_MESSAGE, 1);
+	r = nfq_parse(a->slot[slot], len, &m);
+	if (r < 0) {
+		/* -ENOMSG: an acknowledgement, or the id of a verdict was gone already. */
+		count(a, r == -ENOMSG ? AC_NOTICE : AC_BAD_MESSAGE, 1);
 		return;
 	}
 	b->slot[b->n] = slot;

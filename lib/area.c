@@ -116,6 +116,7 @@ static const char *const counter_names[AC_REASON_FIRST] = {
 	[AC_NEW_PAIRS] = "new-pairs",
 	[AC_OVERFLOW] = "table-overflow-packets",
 	[AC_BAD_MESSAGE] = "bad-messages",
+	[AC_NOTICE] = "netlink-notices",
 	[AC_NO_ADDRESS_BYTES] = "no-address-bytes",
 	[AC_REPEATED] = "repeated-packets",
 	[AC_RECOVERED] = "recovered-packets",
