@@ -51,22 +51,20 @@ int control_name_in(struct control_call *q, const char *text, bool whole, struct
 	const struct policy *p = q->ctx->policy;
 	struct control_name n = { .host = -1 };
 	struct prefix x;
-	int r, host = p ? policy_host_by_name(p, text) : -1;
+	int host = -1, r = prefix_parse(text, &x);
 
-	if (host < 0 && strcmp(text, "gateway") == 0) {
-		n.pseudo = true;
-		x = (struct prefix){ .addr = pair_gateway, .len = 128 };
-	} else if (host < 0 && strcmp(text, "unlisted") == 0) {
-		n.pseudo = true;
-		x = (struct prefix){ .addr = pair_unlisted, .len = 128 };
-	} else if (host < 0) {
-		r = prefix_parse(text, &x);
-		if (r == -ERANGE)
-			return control_refuse(q, r, "%.60s: bits are set beyond the length of the network", text);
-		if (r < 0)
-			return control_refuse(q, -ENOENT, "%.60s: neither an address nor a host of the policy in force", text);
+	if (r == -ERANGE)
+		return control_refuse(q, r, "%.60s: bits are set beyond the length of the network", text);
+	if (r == 0) {
 		if (p && whole && x.len == 128)
 			host = policy_src_of(p, &x.addr)->host;
+	} else if (p && (host = policy_host_by_name(p, text)) >= 0) {
+		x = (struct prefix){ .len = 128 };
+	} else if (strcmp(text, "gateway") == 0 || strcmp(text, "unlisted") == 0) {
+		n.pseudo = true;
+		x = (struct prefix){ .addr = text[0] == 'g' ? pair_gateway : pair_unlisted, .len = 128 };
+	} else {
+		return control_refuse(q, -ENOENT, "%.60s: neither an address nor a host of the policy in force", text);
 	}
 	r = host >= 0 ? add_host(p, host, &n) : add(&n, &x);
 	if (r < 0)
@@ -80,25 +78,22 @@ int control_name_out(struct control_call *q, const char *text, struct control_na
 	const struct policy *p = q->ctx->policy;
 	struct control_name n = { .host = -1 };
 	struct prefix x;
-	int r = -ENOENT, host;
+	int r, host;
 
 	if (!text || strcmp(text, "*") == 0 || strcmp(text, "any") == 0) {
 		*ret = n;
 		return 0;
 	}
-	host = p ? policy_host_by_name(p, text) : -1;
-	if (host >= 0)
-		r = add_host(p, host, &n);
-	else if (p)
-		r = add_exit(p, text, &n);
-	if (r == -ENOENT) {
-		r = prefix_parse(text, &x);
-		if (r == -ERANGE)
-			return control_refuse(q, r, "%.60s: bits are set beyond the length of the network", text);
-		if (r < 0)
-			return control_refuse(q, -ENOENT, "%.60s: neither an address nor a host or exit of the policy in force",
-					      text);
+	r = prefix_parse(text, &x);
+	if (r == -ERANGE)
+		return control_refuse(q, r, "%.60s: bits are set beyond the length of the network", text);
+	if (r == 0) {
 		r = add(&n, &x);
+	} else {
+		host = p ? policy_host_by_name(p, text) : -1;
+		r = host >= 0 ? add_host(p, host, &n) : p ? add_exit(p, text, &n) : -ENOENT;
+		if (r == -ENOENT)
+			return control_refuse(q, r, "%.60s: neither an address nor a host or exit of the policy in force", text);
 	}
 	if (r < 0)
 		return many(q, text);

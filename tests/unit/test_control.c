@@ -379,6 +379,11 @@ static void test_block_and_allow(void **state)
 	o = ask("{\"verb\":\"why\",\"host\":\"10.20.0.17\"}");
 	assert_int_equal(json_array_size(json_object_get(o, "decisions")), 1);
 	json_decref(o);
+	/* One address of a named host is that address alone. */
+	w.commands = 0;
+	must_do("{\"verb\":\"allow\",\"host\":\"10.20.0.15\",\"dest\":\"203.0.113.77\",\"budget_bytes\":5000,\"for_s\":60,"
+		"\"reason\":\"r\"}");
+	assert_int_equal(w.commands, 1);
 	/* A destination of the other family only: nothing could ever match. */
 	must_refuse("{\"verb\":\"block\",\"host\":\"10.20.0.16\",\"dest\":\"2001:db8::1\",\"for_s\":60,\"reason\":\"r\"}",
 		    "no address family");

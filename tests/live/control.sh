@@ -1,0 +1,165 @@
+#!/bin/bash
+# egressctl against a running daemon: what it shows is what left, what it changes holds, who may, and policies by apply.
+set -euo pipefail
+. "$(dirname "$0")/lab.sh"
+lab_need jq socat setpriv
+lab_up
+# Groups of this gateway alone: ip netns lays /etc/netns/NAME over /etc for what it starts.
+down() {
+	local r=$?
+	rm -rf "/etc/netns/$LAB-gw"
+	(exit $r)
+	lab_down
+}
+trap down EXIT
+mkdir -p "/etc/netns/$LAB-gw"
+sed '/^egressd/d' /etc/group >"/etc/netns/$LAB-gw/group"
+printf 'egressd:x:64001:\negressd-admin:x:64002:\n' >>"/etc/netns/$LAB-gw/group"
+
+policy() { # LIMIT
+	cat <<-END
+	version: 1
+	mode: enforce
+	inside: [10.0.0.0/8, "fd00::/8"]
+	hosts:
+	  file01: {addresses: [10.20.0.15, "fd00:20::15"]}
+	rules:
+	  - {name: bulk-leak, from: inside, to: outside, per: pair, limit: {1h: $1}, action: block, hold: 30m, severity: high}
+	  - {name: server-total, from: inside, to: outside, per: host, limit: {24h: 500MB}, action: alert}
+	END
+}
+policy 5MB >"$LAB_DIR/policy.yaml"
+lab_egressd_start "$LAB_DIR/policy.yaml" gateway=gw1
+lab_sink outside 8080 "$LAB_DIR/got"
+
+send() { # ADDRESS BYTES
+	head -c "$2" /dev/zero | in_ns sakura1 timeout 5 socat -u - "TCP:$1:8080,connect-timeout=2" >"$LAB_DIR/send.log" 2>&1 || true
+}
+says() { # TEXT PATTERN COMMAND...
+	local text=$1 pattern=$2 out
+	shift 2
+	out=$("$@" 2>&1) || true
+	if grep -qE -- "$pattern" <<<"$out"; then ok "$text"; else not_ok "$text: no '$pattern' in: $out"; fi
+}
+code() { # TEXT CODE COMMAND...
+	local text=$1 want=$2 got=0
+	shift 2
+	"$@" >"$LAB_DIR/code.log" 2>&1 || got=$?
+	lab_is "$want" "$got" "$text"
+}
+total() { ctl --json why "$@" | jq .total.bytes; }
+
+# --- shown -----------------------------------------------------------------------------------------------------------
+says "status is one line that says all" '^egressd gw1: enforcing 1 of 2 rules \(policy 1, .* ago\), .*, 0 blocks, leases off$' ctl status
+in_ns gw nft -f - <<-END
+	table inet lab {
+		counter v4 {}
+		chain after { type filter hook postrouting priority -100
+			oifname wan ip saddr 10.20.0.15 ip daddr 203.0.113.9 counter name v4
+		}
+	}
+END
+send 203.0.113.9 10000000
+send '[2001:db8:9::9]' 1000000
+lab_is "$(in_ns gw nft -j list counter inet lab v4 | jq '.nftables[] | select(.counter) | .counter.bytes')" \
+	"$(total file01 203.0.113.9)" "why counts what the kernel counts"
+says "why says what is blocked" '^file01 -> 203.0.113.9   rule bulk-leak \(pair\)   BLOCKED until .*hold 30m\)$' ctl why file01 203.0.113.9
+says "and how to go on" 'egressctl unblock file01 203.0.113.9 --budget 5000000B --for 1h' ctl why 10.20.0.15
+says "status counts the block" ', 1 block,' ctl status
+says "findings" '^high +file01 -> 203.0.113.9 .* block until' ctl findings
+id=$(ctl --json findings | jq -r '.findings[0].finding_id')
+says "explain" 'rule bulk-leak' ctl explain "$id"
+says "blocks" '^file01 -> 203.0.113.9' ctl blocks
+lab_is 2 "$(ctl --json why file01 | jq '.pairs | length')" "one host, both its families"
+code "debug check" 0 ctl debug check
+
+# --- changed ---------------------------------------------------------------------------------------------------------
+paste=$(ctl why file01 203.0.113.9 | sed -n "s/.*to let it go on: egressctl //p" | sed "s/'...'/INC-1/")
+# shellcheck disable=SC2086
+code "the line that why prints can be pasted" 0 ctl $paste
+before=$(total file01 203.0.113.9)
+send 203.0.113.9 10000000
+after=$(total file01 203.0.113.9)
+if [ $((after - before)) -le 5000000 ] && [ $((after - before)) -ge 4900000 ]; then
+	ok "unblock gives the budget and no more"
+else
+	not_ok "unblock gave $((after - before)) bytes of 5000000"
+fi
+code "block by hand" 0 ctl block 10.20.0.16 203.0.113.10 --for 10m --reason CHG-2
+lab_wait 2 sh -c "! ip netns exec $LAB-sakura2 ping -nqc 1 -W 1 203.0.113.10" && ok "it blocks" || not_ok "it does not block"
+in_ns sakura2 ping -nqc 1 -W 1 203.0.113.9 >/dev/null && ok "and nothing else" || not_ok "another destination is blocked too"
+says "shown as by hand" '^block by hand: 10.20.0.16/32 -> 203.0.113.10/32 .*by uid 0: CHG-2$' ctl blocks
+code "unblock lifts it" 0 ctl unblock 10.20.0.16 203.0.113.10 --reason CHG-3
+lab_wait 3 in_ns sakura2 ping -nqc 1 -W 1 203.0.113.10 && ok "it passes again" || not_ok "it does not pass again"
+code "nothing to unblock is an answer" 1 ctl unblock 10.20.0.16 203.0.113.10 --reason CHG-3
+code "allow" 0 ctl allow 10.20.0.15 203.0.113.77 --budget 8MB --for 1h --reason CHG-4
+send 203.0.113.77 20000000
+n=$(total file01 203.0.113.77)
+# The allowed bytes are charged to it alone; then the rule's own limit.
+if [ "$n" -le 13000000 ] && [ "$n" -ge 12800000 ]; then ok "allow, then the rule"; else not_ok "allow let $n bytes of 13000000 out"; fi
+code "observe" 0 ctl observe --for 10m --reason INC-5
+says "status says so" 'observing.*' ctl status
+before=$(total file01 203.0.113.9)
+lab_wait 3 sh -c "ip netns exec $LAB-sakura1 ping -nqc 1 -W 1 203.0.113.9" && ok "observe: nothing is blocked" || not_ok "still blocked"
+code "observe ends" 0 ctl observe --for 0s --reason INC-5
+says "enforcing again" 'enforcing 1 of 2' ctl status
+code "no reason, no change" 2 ctl observe --for 10m
+code "no unit" 2 ctl block 10.20.0.16 --for 10 --reason x
+grep -q 'uid 0: block 10.20.0.16 to 203.0.113.10.*CHG-2' "$LAB_DIR/egressd.log" && ok "changes are logged with uid and reason" ||
+	not_ok "no log line of the block"
+
+# --- who -------------------------------------------------------------------------------------------------------------
+lab_is "660 64001" "$(stat -c '%a %g' "$LAB_DIR/run/control.sock")" "mode and group of the socket"
+as() { # GROUPS VERB...
+	local groups=$1
+	shift
+	setpriv --reuid 65534 --regid 65534 --groups "$groups" "$EGRESSD_BUILD/egressctl" --socket "$LAB_DIR/run/control.sock" "$@"
+}
+code "group egressd reads" 0 as 64001 status
+code "and does not change" 1 as 64001 reload
+says "and is told who may" 'egressd-admin' as 64001 reload
+code "group egressd-admin changes" 0 as 64001,64002 observe --for 0s --reason INC-6
+grep -q 'uid 65534: observe ended.*INC-6' "$LAB_DIR/egressd.log" && ok "logged with that uid" || not_ok "no log line of uid 65534"
+code "a stranger gets no connection" 1 as 65534 status
+says "and is told why" 'member of group egressd' as 65534 status
+chmod 666 "$LAB_DIR/run/control.sock"	# whoever gets that far is still asked who he is
+says "nor an answer" 'root or a member of group egressd may ask' as 65534 status
+
+# --- policy ----------------------------------------------------------------------------------------------------------
+policy 6MB >"$LAB_DIR/new.yaml"
+printf 'version: 1\ninside: [10.0.0.0/8]\nrulez: []\n' >"$LAB_DIR/bad.yaml"
+code "check: good" 0 ctl check "$LAB_DIR/new.yaml"
+code "check: errors" 1 ctl check "$LAB_DIR/bad.yaml"
+says "with place and remedy" "bad.yaml:3:1: error: rulez: .*" ctl check "$LAB_DIR/bad.yaml"
+lab_is 3 "$(ctl check --format json "$LAB_DIR/bad.yaml" | jq '.[0].line')" "check --format json"
+says "check --format github" '^::error file=.*bad.yaml,line=3,col=1::' ctl check --format github "$LAB_DIR/bad.yaml"
+code "apply refuses errors" 1 ctl apply "$LAB_DIR/bad.yaml"
+says "the old one stays" 'policy 1,' ctl status
+code "apply --confirm" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 3s
+says "in force, and waits" 'waits for .egressctl confirm' ctl status
+limit() { ctl --json why file01 203.0.113.9 | jq '.accounts[] | select(.rule == "bulk-leak") | .limits[0].limit_bytes'; }
+lab_is 6000000 "$(limit)" "the new limit holds"
+back() { [ "$(limit)" = 5000000 ]; }
+lab_wait 6 back && ok "not confirmed: the old one returns" || not_ok "not confirmed, still $(limit)"
+cmp -s "$LAB_DIR/policy.yaml" "$LAB_DIR/new.yaml" && not_ok "the file was changed" || ok "the file was not touched"
+code "apply --confirm again" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 10m
+code "confirm" 0 ctl confirm
+cmp -s "$LAB_DIR/policy.yaml" "$LAB_DIR/new.yaml" && ok "confirmed: it is the file, to the byte" || not_ok "the file is not the confirmed one"
+code "confirm without anything to confirm" 1 ctl confirm
+policy 7MB >"$LAB_DIR/new.yaml"
+code "apply" 0 ctl apply "$LAB_DIR/new.yaml"
+cmp -s "$LAB_DIR/policy.yaml" "$LAB_DIR/new.yaml" && ok "applied: it is the file" || not_ok "the file is not the applied one"
+policy 8MB >"$LAB_DIR/policy.yaml"
+code "reload" 0 ctl reload
+lab_is 8000000 "$(limit)" "the file's limit holds"
+cp "$LAB_DIR/bad.yaml" "$LAB_DIR/policy.yaml"
+says "a bad file: the first error is told" 'rulez' ctl reload
+lab_is 8000000 "$(limit)" "and the old one stays"
+
+# --- nobody there ----------------------------------------------------------------------------------------------------
+code "a verb of later" 2 ctl top
+code "no verb" 2 ctl
+lab_egressd_stop TERM
+code "egressd does not run" 1 ctl status
+says "and that is said" 'does not run' ctl status
+lab_done
