@@ -448,6 +448,20 @@ static void read_drops(struct engine *e)
 	atomic_store_explicit(&e->area.h->user_dropped, user, memory_order_relaxed);
 }
 
+/* What the workers met: a rise is a health matter. */
+static void read_worries(struct engine *e)
+{
+	uint64_t overflow = area_counter_sum(&e->area, AC_OVERFLOW);
+	uint32_t braked = atomic_load_explicit(&e->area.h->braked, memory_order_relaxed);
+
+	if (overflow > e->overflow_seen)
+		health(e, HEALTH_TABLE_FULL);
+	if (braked > e->braked_seen)
+		health(e, HEALTH_BRAKE);
+	e->overflow_seen = overflow;
+	e->braked_seen = braked;
+}
+
 void enforce_health(struct engine *e, struct mono now)
 {
 	unsigned n;
@@ -469,6 +483,7 @@ void enforce_health(struct engine *e, struct mono now)
 	read_counters(e);
 	read_drops(e);
 	settle_refused(e);
+	read_worries(e);
 	n = judge_evict_retire(&e->judge, now);
 	if (n) {
 		urcu_qsbr_synchronize_rcu();

@@ -383,6 +383,8 @@ static int start(struct engine *e)
 	if (atomic_fetch_add_explicit(&e->area.h->engine_starts, 1, memory_order_relaxed) > 0)
 		atomic_fetch_add_explicit(&e->area.h->health[HEALTH_ENGINE_RESTART], 1, memory_order_relaxed);
 	atomic_store_explicit(&e->area.h->engine_started_ns, now.ns, memory_order_relaxed);
+	e->overflow_seen = area_counter_sum(&e->area, AC_OVERFLOW);
+	e->braked_seen = atomic_load_explicit(&e->area.h->braked, memory_order_relaxed);
 	return 0;
 }
 

@@ -58,7 +58,8 @@ struct engine {
 	int ioctl_fd;			/* made before confinement, for interface numbers */
 	uint32_t next_no;
 	bool ready;
-	uint64_t token;
+	uint64_t overflow_seen;		/* at the last second's look */
+	uint32_t braked_seen;
 	unsigned nworkers;
 	struct engine_worker worker[AREA_WORKERS];
 };

@@ -265,12 +265,36 @@ static const struct {
 	[HEALTH_RESTORED] = { "restored", "sums were restored from a snapshot; the gap is in egressctl status" },
 };
 
+/* The host that fills the table: the one whose overflow record took most packets. */
+static void table_full_text(const struct relay *r, char *text, size_t size)
+{
+	uint32_t worst = TABLE_NONE, most = 0;
+	char in[ADDR_STRLEN];
+
+	for (uint32_t i = 0; i < r->area.h->pairs; i++) {
+		uint32_t n = atomic_load_explicit(&r->area.pair[i].packets, memory_order_relaxed);
+
+		if (table_is_full(&r->area.pairs, i) && r->area.pair[i].key.class_uid == PAIR_CLASS_OVERFLOW && n > most) {
+			most = n;
+			worst = i;
+		}
+	}
+	snprintf(text, size, "%s; most by %s", health_words[HEALTH_TABLE_FULL].text,
+		 worst == TABLE_NONE ? "no single host" : pair_in_format(r->area.pair[worst].key.in, in));
+}
+
 static int report_healths(struct relay *r)
 {
+	char text[200];
+
 	for (unsigned i = 0; i < HEALTH_COUNT; i++) {
 		uint64_t n = atomic_load_explicit(&r->area.h->health[i], memory_order_relaxed);
-		int e = n > r->health[i] ? report_health(r->report, health_words[i].kind, health_words[i].text) : 0;
+		int e;
 
+		snprintf(text, sizeof(text), "%s", health_words[i].text);
+		if (n > r->health[i] && i == HEALTH_TABLE_FULL)
+			table_full_text(r, text, sizeof(text));
+		e = n > r->health[i] ? report_health(r->report, health_words[i].kind, text) : 0;
 		if (e < 0)
 			return e;
 		r->health[i] = n;

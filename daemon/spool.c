@@ -374,15 +374,17 @@ uint64_t spool_next_seq(const struct spool *s)
 
 static int keep_in_memory(struct spool *s, const void *data, size_t len)
 {
-	char *copy;
+	struct waiting *w = &s->wait[s->nwait];
 
 	if (s->nwait == MEMORY_MAX)
 		return -ENOSPC;
-	copy = malloc(len ? len : 1);
-	if (!copy)
+	w->data = malloc(len ? len : 1);
+	if (!w->data)
 		return -ENOMEM;
-	memcpy(copy, data, len);
-	s->wait[s->nwait++] = (struct waiting){ s->next, len, copy };
+	memcpy(w->data, data, len);
+	w->seq = s->next;
+	w->len = len;
+	s->nwait++;
 	return 0;
 }
 
