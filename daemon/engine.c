@@ -47,6 +47,18 @@ static int map_fd(int fd, int prot, void **ret, size_t *ret_size)
 	return 0;
 }
 
+/* One engine at a time on an area: after a `kill -9` of the supervisor its successor may start us while the old engine's last
+ * thread still runs. A POSIX record lock belongs to the process, and goes with it. */
+static int wait_for_predecessor(void)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	while (fcntl(FD_AREA, F_SETLKW, &l) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
 static int load_config(struct config *c)
 {
 	ssize_t n = pread(FD_CONFIG, c, sizeof(*c), 0);
@@ -358,6 +370,8 @@ static int start(struct engine *e)
 	void *mem = NULL;
 	int r = load_config(&e->config);
 
+	if (r == 0)
+		r = wait_for_predecessor();
 	if (r == 0)
 		r = map_fd(FD_AREA, PROT_READ | PROT_WRITE, &mem, &size);
 	if (r == 0)
