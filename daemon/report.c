@@ -169,7 +169,8 @@ static int recall(struct report *r)
 	struct history h = { 0 };
 	int e = read_spool(r, &h);
 
-	qsort(h.item, h.n, sizeof(*h.item), by_id);
+	if (h.n)
+		qsort(h.item, h.n, sizeof(*h.item), by_id);
 	for (uint32_t i = 0; e == 0 && i < r->a->h->accounts; i++) {
 		uint64_t id = r->a->account_cold[i].finding_id;
 		uint32_t rev = id ? written_rev(&h, id) : 0;

@@ -41,9 +41,8 @@ must() { t "$@" || not_ok "rules_tool $*: $answer"; }
 
 # Numbers since the last mark: egress packets and bytes, unseen packets and bytes; the same by the reference.
 read_all() {
-	local w
 	must counters
-	read -r w e_p e_b w u_p u_b <<<"$answer"
+	read -r _ e_p e_b _ u_p u_b <<<"$answer"
 	read -r r_p r_b <<<"$(in_ns gw nft list counter inet ref sum | awk '/packets/ { print $2, $4 }')"
 }
 mark() { read_all; e0_p=$e_p e0_b=$e_b u0_p=$u_p u0_b=$u_b r0_p=$r_p r0_b=$r_b; }
@@ -201,7 +200,7 @@ for v in 4 6; do
 	(while echo x; do sleep 0.02; done) | in_ns sakura1 timeout 20 socat -u - "TCP:$url:7000" 2>"$LAB_DIR/cut.log" &
 	open=$!
 	sleep 0.3
-	must block pair reject $src $dst/$([ $v = 4 ] && echo 32 || echo 64) 60
+	must block pair reject "$src" "$dst/$([ $v = 4 ] && echo 32 || echo 64)" 60
 	start=${EPOCHREALTIME/[.,]/}
 	wait $open
 	took=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
@@ -222,7 +221,7 @@ for v in 4 6; do
 	[ $v = 4 ] || expect_refused sakura1 2001:db8:9::10 "IPv6: the whole /64 of the pair"
 	expect_reach sakura1 $other "IPv$v: the source's other destinations"
 	expect_reach sakura2 $dst "IPv$v: other sources"
-	must block pair drop $src $dst/$([ $v = 4 ] && echo 32 || echo 64) 60
+	must block pair drop "$src" "$dst/$([ $v = 4 ] && echo 32 || echo 64)" 60
 	must blocks
 	lab_is 1 "$(grep -c "^pair .* $src " <<<"$answer")" "IPv$v: reject becomes drop, one element"
 	said=$(in_ns sakura1 ping -nc 2 -i 0.1 -W 1 -s 100 $dst 2>&1)
@@ -230,8 +229,8 @@ for v in 4 6; do
 	must blocks
 	lab_is "packets 2 bytes $([ $v = 4 ] && echo 256 || echo 296)" "$(grep -o "^pair drop $src .*" <<<"$answer" | cut -d' ' -f5-8)" \
 		"IPv$v: the element counts what it refuses"
-	must unblock pair drop $src $dst/$([ $v = 4 ] && echo 32 || echo 64)
-	must unblock pair reject $src $dst/$([ $v = 4 ] && echo 32 || echo 64)
+	must unblock pair drop "$src" "$dst/$([ $v = 4 ] && echo 32 || echo 64)"
+	must unblock pair reject "$src" "$dst/$([ $v = 4 ] && echo 32 || echo 64)"
 	expect_reach sakura1 $dst "IPv$v: unblocked, and again without an element"
 
 	must block host reject $src - 60
