@@ -172,6 +172,7 @@ static int parse(struct control_call *q, const char *buf, size_t len)
 
 static int run(struct control_call *q, const char *buf, size_t len, int change, json_t *reply)
 {
+	const struct policy *p = q->ctx->policy;
 	const struct control_verb *v = NULL;
 	int r = parse(q, buf, len);
 
@@ -186,6 +187,8 @@ static int run(struct control_call *q, const char *buf, size_t len, int change, 
 		log_notice("uid %u: %s refused: not permitted", q->uid, v->name);
 		return r;
 	}
+	/* Clock times are printed in the policy's zone. */
+	control_set_text(reply, "timezone", p ? policy_string(p, p->h->timezone) : "");
 	return v->run(q, reply);
 }
 

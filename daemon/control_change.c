@@ -1,4 +1,4 @@
-/* control_change.c - what changes something: decisions by hand, policy, the engine's own check. [CT1] every change is logged. */
+/* control_change.c - what changes something: decisions by hand, policy, the engine's own check. [CT1] */
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -83,9 +83,10 @@ static bool same_family(const struct prefix *a, const struct prefix *b)
 	return addr_is_v4(&a->addr) == addr_is_v4(&b->addr);
 }
 
-/* For every address of the source and of the destination. *ret_count: what the engine touched. `none_is_ok`: -ENOENT of one
- * is no failure while another succeeds (unblock: accounts of a named host are one). */
-static int decide_all(struct control_call *q, uint16_t kind, const struct change *x, bool none_is_ok, uint64_t *ret_count)
+/* For every address of the source and of the destination. *ret_count: what the engine touched. `none_is_ok`: -ENOENT
+ * of one is no failure while another succeeds (unblock: accounts of a named host are one). */
+static int decide_all(struct control_call *q, uint16_t kind, const struct change *x, bool none_is_ok,
+		      uint64_t *ret_count)
 {
 	unsigned n = 0, done = 0, outs = x->out.n ? x->out.n : 1;
 	struct proto_reply reply = { 0 };
@@ -100,7 +101,8 @@ static int decide_all(struct control_call *q, uint16_t kind, const struct change
 			if (dst && !none_is_ok && !x->in.pseudo && !same_family(&x->in.prefix[i], dst))
 				continue;
 			if (n == COMMANDS_MAX)
-				return control_refuse(q, -E2BIG, "more than %u pairs of addresses; name fewer (%u are done)",
+				return control_refuse(q, -E2BIG,
+						      "more than %u pairs of addresses; name fewer (%u are done)",
 						      COMMANDS_MAX, done);
 			r = decide(q, kind, x, &x->in.prefix[i], dst, n++, &reply);
 			if (r == -ENOENT && none_is_ok)
@@ -130,7 +132,8 @@ static void describe(const struct change *x, const char *verb, char *buf, size_t
 		 x->budget ? format_bytes(x->budget, budget) : "default", format_duration(x->for_s, time));
 }
 
-static int finish(struct control_call *q, const char *verb, const struct change *x, int r, uint64_t count, json_t *reply)
+static int finish(struct control_call *q, const char *verb, const struct change *x, int r, uint64_t count,
+		  json_t *reply)
 {
 	char what[400];
 

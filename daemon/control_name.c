@@ -93,7 +93,8 @@ int control_name_out(struct control_call *q, const char *text, struct control_na
 		host = p ? policy_host_by_name(p, text) : -1;
 		r = host >= 0 ? add_host(p, host, &n) : p ? add_exit(p, text, &n) : -ENOENT;
 		if (r == -ENOENT)
-			return control_refuse(q, r, "%.60s: neither an address nor a host or exit of the policy in force", text);
+			return control_refuse(q, r, "%.60s: neither an address nor a host or exit of the policy in force",
+					      text);
 	}
 	if (r < 0)
 		return many(q, text);
@@ -120,7 +121,8 @@ bool control_in_is(const struct policy *p, const struct control_name *n, const u
 		if (host < 0 || host == n->host)
 			return host >= 0;
 		for (uint32_t i = 0; n->host < 0 && !n->pseudo && i < p->h->nhost_addrs; i++)
-			if (p->host_addr[i].host == (uint32_t)host && prefix_contains(&n->prefix[0], &p->host_addr[i].addr))
+			if (p->host_addr[i].host == (uint32_t)host &&
+			    prefix_contains(&n->prefix[0], &p->host_addr[i].addr))
 				return true;
 		return false;
 	}
@@ -173,7 +175,8 @@ const char *control_subject(const struct policy *p, const struct account_key *k,
 	int host = -1;
 
 	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL) {
-		snprintf(buf, CONFIG_PATH, "%s", !r ? "?" : policy_string(p, k->kind == SUBJECT_GROUP ? r->group_name : r->name));
+		snprintf(buf, CONFIG_PATH, "%s",
+			 !r ? "?" : policy_string(p, k->kind == SUBJECT_GROUP ? r->group_name : r->name));
 		return buf;
 	}
 	if (p)

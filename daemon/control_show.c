@@ -124,7 +124,6 @@ static void set_policy(const struct control_call *q, json_t *to)
 	control_set(o, "since", control_json_wall(c->policy_since_us));
 	control_set_text(o, "path", c->config->policy);
 	control_set(o, "goes_back_at", control_json_wall(c->confirm_by_us));
-	control_set_text(o, "timezone", c->policy ? policy_string(c->policy, c->policy->h->timezone) : "");
 	control_set(to, "policy", o);
 }
 
@@ -210,7 +209,8 @@ int control_status(struct control_call *q, json_t *reply)
 
 	control_set_text(reply, "gateway", c->config->gateway);
 	control_set_text(reply, "mode", !c->policy ? "no policy" : enforce && !off ? "enforce" : "observe");
-	control_set(reply, "observe_until", off ? control_json_time(q, LOAD(c->area->h->observe_until_ns)) : json_null());
+	control_set(reply, "observe_until",
+		    off ? control_json_time(q, LOAD(c->area->h->observe_until_ns)) : json_null());
 	control_set_text(reply, "failure", c->config->failure == FAILURE_CLOSED ? "closed" : "open");
 	count_rules(c->policy, off, reply);
 	set_policy(q, reply);
@@ -274,7 +274,8 @@ static int pick_all(struct control_call *q, struct pick **ret, size_t *ret_n)
 	for (uint32_t i = 0; v && i < a->h->accounts; i++) {
 		const struct account_cold *c = &a->account_cold[i];
 
-		if (!table_is_full(&a->accounts, i) || !c->finding_id || !control_rule(q->ctx->policy, a->account[i].key.rule))
+		if (!table_is_full(&a->accounts, i) || !c->finding_id ||
+		    !control_rule(q->ctx->policy, a->account[i].key.rule))
 			continue;
 		if (n == size) {
 			struct pick *w = realloc(v, (size *= 2) * sizeof(*v));
@@ -387,7 +388,8 @@ json_t *control_decision(const struct control_call *q, struct area_dynamic *d)
 	control_set(o, "since", control_json_time(q, d->since_ns));
 	control_set(o, "until", control_json_time(q, d->until_ns));
 	if (d->kind == DYNAMIC_ALLOW) {
-		uint64_t to = found ? a->account_cold[slot].grant_to : 0, spent = found ? LOAD(a->account[slot].spent) : 0;
+		uint64_t to = found ? a->account_cold[slot].grant_to : 0;
+		uint64_t spent = found ? LOAD(a->account[slot].spent) : 0;
 
 		control_set_number(o, "budget_bytes", d->budget);
 		control_set_number(o, "left_bytes", to > spent ? to - spent : 0);
@@ -406,7 +408,8 @@ static void set_decisions(const struct control_call *q, json_t *reply)
 		struct area_dynamic d = a->h->dynamic[i];
 
 		if (d.kind != DYNAMIC_NONE && q->now.ns < d.until_ns)
-			(void)json_array_append_new(d.kind == DYNAMIC_ALLOW ? allows : blocks, control_decision(q, &d));
+			(void)json_array_append_new(d.kind == DYNAMIC_ALLOW ? allows : blocks,
+						    control_decision(q, &d));
 	}
 	control_set(reply, "by_hand", blocks);
 	control_set(reply, "allowed", allows);

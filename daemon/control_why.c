@@ -70,20 +70,33 @@ static void set_grant(const struct control_call *q, uint32_t slot, json_t *o)
 	control_set(o, "grant", g);
 }
 
+/* Exact, and in the largest unit that is. */
+static const char *exact_size(uint64_t n, char buf[32])
+{
+	static const char *const unit[] = { "B", "kB", "MB", "GB", "TB" };
+	unsigned u = 0;
+
+	for (; n && n % 1000 == 0 && u + 1 < ARRAY_SIZE(unit); u++)
+		n /= 1000;
+	snprintf(buf, 32, "%" PRIu64 "%s", n, unit[u]);
+	return buf;
+}
+
 /* The smallest limit is what unblock grants by itself: a line to paste says it. */
 static void set_way_on(const struct account_key *k, const struct policy_rule *r, const char *subject, const char *dest,
 		       json_t *o)
 {
 	uint64_t least = UINT64_MAX;
-	char text[512];
+	char text[512], size[32];
 
 	for (uint32_t i = 0; i < r->nlimits; i++)
 		least = MIN_OF(least, r->limit[i].bytes);
 	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL)
-		snprintf(text, sizeof(text), "egressctl unblock HOST --budget %" PRIu64 "B --for 1h --reason '...'", least);
+		snprintf(text, sizeof(text), "egressctl unblock HOST --budget %s --for 1h --reason '...'",
+			 exact_size(least, size));
 	else
-		snprintf(text, sizeof(text), "egressctl unblock %s%s%s --budget %" PRIu64 "B --for 1h --reason '...'",
-			 subject, dest ? " " : "", dest ? dest : "", least);
+		snprintf(text, sizeof(text), "egressctl unblock %s%s%s --budget %s --for 1h --reason '...'", subject,
+			 dest ? " " : "", dest ? dest : "", exact_size(least, size));
 	control_set_text(o, "how_to_allow", text);
 }
 
@@ -284,7 +297,8 @@ static double rank_of(const struct control_call *q, uint32_t slot)
 	double best = 0;
 
 	for (uint32_t i = 0; r && i < r->nlimits; i++) {
-		uint64_t sum = account_peek_sum(&a->account[slot], &a->account_cold[slot], &r->limit[i], mono_tick(q->now));
+		uint64_t sum = account_peek_sum(&a->account[slot], &a->account_cold[slot], &r->limit[i],
+						mono_tick(q->now));
 		double share = (double)sum / (double)(r->limit[i].bytes ? r->limit[i].bytes : 1);
 
 		best = share > best ? share : best;
@@ -359,7 +373,6 @@ static void set_host(const struct control_call *q, const struct control_name *in
 		control_set_number(reply, "stores_bytes", h->stores_bytes);
 	if (h && h->stores_compressed)
 		control_set_number(reply, "stores_compressed", h->stores_compressed);
-	control_set_text(reply, "timezone", p ? policy_string(p, p->h->timezone) : "");
 }
 
 int control_why(struct control_call *q, json_t *reply)

@@ -119,9 +119,10 @@ json_t *ctl_ask(const struct ctl *c, json_t *request)
 	}
 	reply = json_loadb(answer, len, 0, &e);
 	if (!reply)
-		ctl_complain(len ? "the answer of egressd is broken: %s" : "egressd closed the connection without an answer",
-			     e.text);
+		ctl_complain(len ? "the answer of egressd is broken: %s" :
+				   "egressd closed the connection without an answer", e.text);
 	free(answer);
+	ctl_timezone(ctl_string(reply, "timezone"));
 	return reply;
 }
 

@@ -83,8 +83,9 @@ static void print_json(const struct diag_list *d)
 	for (uint32_t i = 0; i < d->count && i < DIAG_MAX; i++) {
 		const struct diag *x = &d->item[i];
 
-		json_array_append_new(list, json_pack("{ss si si ss ss ss}", "file", d->file, "line", (int)x->line, "col",
-						      (int)x->col, "severity", "error", "message", x->text, "hint", x->hint));
+		json_array_append_new(list, json_pack("{ss si si ss ss ss}", "file", d->file, "line", (int)x->line,
+						      "col", (int)x->col, "severity", "error", "message", x->text,
+						      "hint", x->hint));
 	}
 	ctl_print_json(list);
 	json_decref(list);
@@ -295,7 +296,8 @@ static void tell_applied(const json_t *reply, const struct ctl *c)
 	}
 	printf("policy %" PRIu64 " in force", ctl_number(reply, "version"));
 	if (c->confirm)
-		printf("; at %s the one before returns, unless: egressctl confirm", ctl_when(reply, "goes_back_at", when));
+		printf("; at %s the one before returns, unless: egressctl confirm",
+		       ctl_when(reply, "goes_back_at", when));
 	putchar('\n');
 }
 

@@ -46,7 +46,8 @@ static void put_headline(const json_t *s)
 	ctl_put(ctl_string(s, "gateway"));
 	printf(": ");
 	if (strcmp(ctl_string(s, "mode"), "enforce") == 0)
-		printf("enforcing %" PRIu64 " of %" PRIu64 " rules", ctl_number(s, "enforcing"), ctl_number(s, "rules"));
+		printf("enforcing %" PRIu64 " of %" PRIu64 " rules", ctl_number(s, "enforcing"),
+		       ctl_number(s, "rules"));
 	else if (strcmp(ctl_string(s, "mode"), "observe") == 0)
 		printf("observing, %" PRIu64 " rules, none blocks", ctl_number(s, "rules"));
 	else
@@ -85,7 +86,8 @@ static void put_unusual(const json_t *s)
 		printf("  kernel queue dropped %" PRIu64 " packets\n",
 		       ctl_number(s, "queue_dropped") + ctl_number(s, "user_dropped"));
 	if (ctl_number(s, "gap_seconds"))
-		printf("  sums have gaps of %" PRIu64 " s together (restored from a snapshot)\n", ctl_number(s, "gap_seconds"));
+		printf("  sums have gaps of %" PRIu64 " s together (restored from a snapshot)\n",
+		       ctl_number(s, "gap_seconds"));
 	if (ctl_number(e, "restarts"))
 		printf("  engine restarted %" PRIu64 " time%s, last %s\n", ctl_number(e, "restarts"),
 		       plural(ctl_number(e, "restarts")), ctl_when(e, "started", when));
@@ -100,7 +102,8 @@ static void put_table(const json_t *s, const char *key)
 	const json_t *t = json_object_get(s, key);
 	char live[32], capacity[32];
 
-	printf("%s %s of %s", key, ctl_count(ctl_number(t, "live"), live), ctl_count(ctl_number(t, "capacity"), capacity));
+	printf("%s %s of %s", key, ctl_count(ctl_number(t, "live"), live),
+	       ctl_count(ctl_number(t, "capacity"), capacity));
 }
 
 static void put_list(const char *title, const json_t *o)
@@ -127,7 +130,6 @@ static void put_list(const char *title, const json_t *o)
 
 void ctl_show_status(const json_t *s)
 {
-	ctl_timezone(ctl_string(json_object_get(s, "policy"), "timezone"));
 	put_headline(s);
 	put_unusual(s);
 	printf("  ");
@@ -208,7 +210,8 @@ static void put_account(const json_t *a)
 	put_state(a);
 	put_sums(a);
 	if (g)
-		printf("  granted by hand: %s left until %s\n", ctl_bytes(g, "left_bytes", bytes), ctl_when(g, "until", when));
+		printf("  granted by hand: %s left until %s\n", ctl_bytes(g, "left_bytes", bytes),
+		       ctl_when(g, "until", when));
 	if (*ctl_string(a, "how_to_allow")) {
 		printf("  to let it go on: ");
 		ctl_put(ctl_string(a, "how_to_allow"));
@@ -264,7 +267,11 @@ void ctl_show_blocks(const json_t *reply)
 
 static const char *proto_name(uint64_t proto)
 {
-	return proto == 6 ? "tcp" : proto == 17 ? "udp" : proto == 1 || proto == 58 ? "icmp" : proto == 132 ? "sctp" : "";
+	return proto == 6		   ? "tcp"
+	       : proto == 17		   ? "udp"
+	       : proto == 1 || proto == 58 ? "icmp"
+	       : proto == 132		   ? "sctp"
+					   : "";
 }
 
 static void put_service(const json_t *p)
@@ -309,12 +316,13 @@ static void put_total(const json_t *reply)
 	char bytes[16], refused[16], unseen[16], stored[16], packets[32];
 
 	ctl_put(ctl_string(reply, "host"));
-	printf(": %s in %s packets left", ctl_bytes(t, "bytes", bytes), ctl_count(ctl_number(t, "packets"), packets));
+	printf(": %s left", ctl_bytes(t, "bytes", bytes));
 	if (!is_null(reply, "dest")) {
 		printf(" to ");
 		ctl_put(ctl_string(reply, "dest"));
 	}
-	printf(", %s refused, %s unseen", ctl_bytes(t, "refused_bytes", refused), ctl_bytes(t, "unseen_bytes", unseen));
+	printf(" in %s packets, %s refused, %s unseen", ctl_count(ctl_number(t, "packets"), packets),
+	       ctl_bytes(t, "refused_bytes", refused), ctl_bytes(t, "unseen_bytes", unseen));
 	if (ctl_number(reply, "stores_bytes"))
 		printf("; it stores %s", ctl_bytes(reply, "stores_bytes", stored));
 	if (ctl_number(reply, "gap_seconds"))
@@ -328,7 +336,6 @@ void ctl_show_why(const json_t *reply)
 	uint64_t all_pairs = ctl_number(json_object_get(reply, "total"), "pairs");
 	size_t i;
 
-	ctl_timezone(ctl_string(reply, "timezone"));
 	json_array_foreach(accounts, i, x)
 		put_account(x);
 	if (ctl_number(reply, "accounts_total") > json_array_size(accounts))
@@ -376,8 +383,8 @@ void ctl_show_findings(const json_t *reply)
 
 	json_array_foreach(list, i, f)
 		put_finding(f);
-	printf("%" PRIu64 " finding%s, %" PRIu64 " open", ctl_number(reply, "total"), plural(ctl_number(reply, "total")),
-	       ctl_number(reply, "open"));
+	printf("%" PRIu64 " finding%s, %" PRIu64 " open", ctl_number(reply, "total"),
+	       plural(ctl_number(reply, "total")), ctl_number(reply, "open"));
 	if (ctl_number(reply, "total") > json_array_size(list))
 		printf("; the %zu newest are shown", json_array_size(list));
 	putchar('\n');

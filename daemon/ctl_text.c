@@ -11,6 +11,8 @@
 #include "finding.h"
 #include "utf8.h"
 
+static bool zoned;	/* clock times are not in this machine's zone: say in which */
+
 static void put(FILE *to, const char *text)
 {
 	size_t len = strlen(text);
@@ -86,13 +88,17 @@ const char *ctl_when(const json_t *o, const char *key, char buf[32])
 	time_t t, now = time(NULL);
 	struct tm at, today;
 	const char *fmt;
+	size_t n;
 
 	snprintf(buf, 32, "?");
 	if (!instant(o, key, &t) || !localtime_r(&t, &at) || !localtime_r(&now, &today))
 		return buf;
-	fmt = at.tm_year != today.tm_year ? "%-d %b %Y %H:%M" : at.tm_yday != today.tm_yday ? "%-d %b %H:%M" : "%H:%M";
-	if (strftime(buf, 32, fmt, &at) == 0)
-		snprintf(buf, 32, "?");
+	fmt = at.tm_year != today.tm_year   ? "%-d %b %Y %H:%M"
+	      : at.tm_yday != today.tm_yday ? "%-d %b %H:%M"
+					    : "%H:%M";
+	n = strftime(buf, 32, fmt, &at);
+	if (n > 0 && zoned && at.tm_zone)
+		snprintf(buf + n, 32 - n, " %s", at.tm_zone);
 	return buf;
 }
 
@@ -138,6 +144,6 @@ void ctl_timezone(const char *name)
 	/* UTC is also what a policy without one says: then the machine's own zone is as good, and what people expect. */
 	if (!*name || strcmp(name, "UTC") == 0 || *name == '/' || strspn(name, good) != strlen(name))
 		return;
-	if (setenv("TZ", name, 1) == 0)
-		tzset();
+	zoned = setenv("TZ", name, 1) == 0;
+	tzset();
 }

@@ -1,5 +1,6 @@
-/* fuzz_control.c - any bytes as a request of the control socket: one JSON object comes back, in bounds and printable, no reader
- * changes anything, and what reaches the engine is well-formed. The first byte's lowest bit says whether the peer may change.
+/* fuzz_control.c - any bytes as a request of the control socket: one JSON object comes back, in bounds and printable,
+ * no reader changes anything, and what reaches the engine is well-formed. The first byte's lowest bit says whether the
+ * peer may change.
  */
 #include <jansson.h>
 #include <stdarg.h>

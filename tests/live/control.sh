@@ -8,7 +8,7 @@ lab_up
 down() {
 	local r=$?
 	rm -rf "/etc/netns/$LAB-gw"
-	(exit $r)
+	(exit $r) || lab_down	# which looks at the code
 	lab_down
 }
 trap down EXIT
@@ -64,7 +64,7 @@ send '[2001:db8:9::9]' 1000000
 lab_is "$(in_ns gw nft -j list counter inet lab v4 | jq '.nftables[] | select(.counter) | .counter.bytes')" \
 	"$(total file01 203.0.113.9)" "why counts what the kernel counts"
 says "why says what is blocked" '^file01 -> 203.0.113.9   rule bulk-leak \(pair\)   BLOCKED until .*hold 30m\)$' ctl why file01 203.0.113.9
-says "and how to go on" 'egressctl unblock file01 203.0.113.9 --budget 5000000B --for 1h' ctl why 10.20.0.15
+says "and how to go on" 'egressctl unblock file01 203.0.113.9 --budget 5MB --for 1h' ctl why 10.20.0.15
 says "status counts the block" ', 1 block,' ctl status
 says "findings" '^high +file01 -> 203.0.113.9 .* block until' ctl findings
 id=$(ctl --json findings | jq -r '.findings[0].finding_id')

@@ -1,5 +1,5 @@
-/* control_world.h - what the control socket shows and changes, in one process: a policy, an area, a judge that plays the
- * engine. For the unit test and the fuzzer of control_request().
+/* control_world.h - what the control socket shows and changes, in one process: a policy, an area, a judge that
+ * plays the engine. For the unit test and the fuzzer of control_request().
  */
 #pragma once
 
@@ -37,11 +37,13 @@ static const char world_policy[] =
 	"groups:\n  servers: {hosts: [10.20.0.0/24, \"fd00:20::/64\"]}\n"
 	"exits:\n  vpn: {interfaces: [maint], hosts: [10.250.0.0/16]}\n"
 	"rules:\n"
-	"  - {name: pair-limit, from: servers, to: outside, per: pair, limit: {1h: 20MB, 24h: 1GB}, action: block, hold: 30m, severity: high}\n"
+	"  - {name: pair-limit, from: servers, to: outside, per: pair, limit: {1h: 20MB, 24h: 1GB}, "
+	"action: block, hold: 30m, severity: high}\n"
 	"  - {name: host-limit, from: servers, to: outside, per: host, limit: {1h: 100MB}, action: alert}\n"
 	"  - {name: group-limit, from: servers, to: vpn, per: group, limit: {1h: 500MB}, action: block}\n"
 	"contracts:\n"
-	"  - {name: backup, from: file01, to: 198.51.100.0/24, ports: [tcp/873], budget: {per: total, 24h: 1TB}, until: never, owner: storage}\n";
+	"  - {name: backup, from: file01, to: 198.51.100.0/24, ports: [tcp/873], "
+	"budget: {per: total, 24h: 1TB}, until: never, owner: storage}\n";
 
 static inline int world_command(void *relay, struct proto_msg *m, struct proto_reply *ret)
 {

@@ -242,7 +242,7 @@ static void test_why(void **state)
 	assert_true(json_is_null(json_object_get(a, "until_window_s")) ||
 		    json_integer_value(json_object_get(a, "until_window_s")) == 3600);
 	assert_int_equal(number_of(a, "refused_bytes"), 1000000);
-	assert_non_null(strstr(text_of(a, "how_to_allow"), "egressctl unblock file01 203.0.113.9 --budget 20000000B"));
+	assert_non_null(strstr(text_of(a, "how_to_allow"), "egressctl unblock file01 203.0.113.9 --budget 20MB"));
 	l = json_array_get(json_object_get(a, "limits"), 0);
 	assert_int_equal(number_of(l, "window_s"), 3600);
 	assert_int_equal(number_of(l, "sum_bytes"), 20000000);
