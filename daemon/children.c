@@ -28,7 +28,7 @@ static void place(const struct child_fd *fds, unsigned n)
 	}
 }
 
-pid_t child_spawn(const char *role, const struct child_fd *fds, unsigned n)
+pid_t child_spawn(const char *role, const struct child_fd *fds, unsigned n, bool privileged)
 {
 	pid_t parent = getpid(), pid = fork();
 	sigset_t none;
@@ -40,6 +40,9 @@ pid_t child_spawn(const char *role, const struct child_fd *fds, unsigned n)
 		_exit(126);	/* it died before the line above */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* With an empty ambient set a process that is not root has no capability after exec. */
+	if (!privileged)
+		prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	place(fds, n);
 	execl("/proc/self/exe", "egressd", role, (char *)NULL);
 	_exit(126);

@@ -1,6 +1,7 @@
 /* children.h - start a role of this very program with descriptors at fixed numbers (proto.h). */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "compiler.h"
@@ -16,8 +17,9 @@ struct child_fd {
 /* Move fd above the floor, close-on-exec. New number or -errno (fd is closed either way). */
 int child_lift(int fd) MUST_CHECK;
 
-/* fork + exec of /proc/self/exe ROLE; the child dies with us. pid or -errno. */
-pid_t child_spawn(const char *role, const struct child_fd *fds, unsigned n) MUST_CHECK;
+/* fork + exec of /proc/self/exe ROLE; the child dies with us. Not privileged: ambient capabilities are not passed on. pid or
+ * -errno. */
+pid_t child_spawn(const char *role, const struct child_fd *fds, unsigned n, bool privileged) MUST_CHECK;
 
 /* Parse the configuration in a child; the struct comes through a pipe. 0, or -EINVAL after the child said why. */
 int child_config(const char *path, struct config *ret) MUST_CHECK;

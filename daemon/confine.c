@@ -9,8 +9,25 @@
 #include "compiler.h"
 #include "engine.h"
 
+static bool holds_exactly(int capability)
+{
+	if (capng_get_caps_process() < 0)
+		return false;
+	for (unsigned i = 0; i <= CAP_LAST_CAP; i++) {
+		bool want = (int)i == capability;
+
+		if ((capng_have_capability(CAPNG_EFFECTIVE, i) != 0) != want ||
+		    (capng_have_capability(CAPNG_PERMITTED, i) != 0) != want)
+			return false;
+	}
+	return true;
+}
+
 static int keep_capability(int capability)	/* -1: none */
 {
+	/* Under the service manager nothing is left to give up, and its filter refuses the call that would. */
+	if (holds_exactly(capability))
+		return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : 0;
 	capng_clear(CAPNG_SELECT_BOTH);
 	if (capability >= 0 &&
 	    capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, (unsigned)capability) < 0)

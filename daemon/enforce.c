@@ -192,26 +192,43 @@ static struct prefix out_prefix(const struct account_key *k)
 	return p;
 }
 
+/* Addresses of an account's inside part: one, or all of a named host. */
+static size_t inside_addresses(const struct policy *p, const uint8_t in[16], struct addr *to, size_t max)
+{
+	static const uint8_t zero[12];
+	uint32_t uid;
+	size_t n = 0;
+
+	if (memcmp(in, zero, sizeof(zero)) != 0) {
+		to[0] = addr_from_v6(in);
+		return 1;
+	}
+	memcpy(&uid, in + 12, sizeof(uid));
+	for (uint32_t i = 0; i < p->h->nhost_addrs && n < max; i++)
+		if (p->host[p->host_addr[i].host].uid == uid)
+			to[n++] = p->host_addr[i].addr;
+	return n;
+}
+
 static void rule_elements(const struct policy *p, const struct policy_rule *r, const struct account_key *k,
 			  uint32_t slot, uint64_t ms, struct block_list *l)
 {
-	static const uint8_t zero[12];
-	uint8_t kind = r->form == FORM_PAIR ? RULES_BLOCK_PAIR : RULES_BLOCK_HOST;
-	struct prefix dst = r->form == FORM_PAIR ? out_prefix(k) : (struct prefix){ 0 };
-	bool reject = r->refuse == REFUSE_REJECT;
-	uint32_t uid;
+	bool pair = k->kind == SUBJECT_PAIR, reject = r->refuse == REFUSE_REJECT;
+	struct prefix dst = pair ? out_prefix(k) : (struct prefix){ 0 };
+	const struct policy_dst *to = pair ? policy_dst_of(p, &dst.addr) : NULL;
+	struct addr src[BLOCK_BATCH / 4];
+	size_t n = inside_addresses(p, k->in, src, ARRAY_SIZE(src));
 
 	if (r->form == FORM_ENGINE)
 		return;
-	if (memcmp(k->in, zero, sizeof(zero)) != 0) {
-		add_address(l, slot, kind, reject, addr_from_v6(k->in), dst, ms);
-		return;
+	for (size_t i = 0; i < n; i++) {
+		if (pair && addr_is_v4(&src[i]) != (k->out_family == 4))
+			continue;
+		/* Where a contract may share the subject's bytes the queue alone refuses: an element would stop all of them. */
+		if (policy_form_for(p, (uint32_t)(r - p->rule), policy_src_of(p, &src[i]), to) == FORM_ENGINE)
+			continue;
+		add_address(l, slot, pair ? RULES_BLOCK_PAIR : RULES_BLOCK_HOST, reject, src[i], dst, ms);
 	}
-	memcpy(&uid, k->in + 12, sizeof(uid));
-	for (uint32_t i = 0; i < p->h->nhost_addrs; i++)
-		if (p->host[p->host_addr[i].host].uid == uid &&
-		    (kind == RULES_BLOCK_HOST || addr_is_v4(&p->host_addr[i].addr) == (k->out_family == 4)))
-			add_address(l, slot, kind, reject, p->host_addr[i].addr, dst, ms);
 }
 
 static void dynamic_elements(const struct engine *e, uint32_t uid, uint32_t slot, uint64_t ms, struct block_list *l)

@@ -281,7 +281,7 @@ static void start_child(struct supervisor *s, enum child_role role)
 
 	for (uint32_t i = 0; i < AREA_WORKERS; i++, n++)
 		fds[n] = (struct child_fd){ engine && i < s->config.queue_count ? s->queue[i] : -1, FD_QUEUE + (int)i };
-	c->pid = child_spawn(c->role, fds, n);
+	c->pid = child_spawn(c->role, fds, n, engine);
 	c->started_ns = clock_mono().ns;
 	c->starts++;
 	if (c->pid < 0)
@@ -417,7 +417,7 @@ static void stop(struct supervisor *s)
 	sd_notify(0, "STOPPING=1");
 	end(&s->child[RELAY], SIGTERM);
 	end(&s->child[ENGINE], SIGUSR1);
-	pid = child_spawn("cleanup", fds, ARRAY_SIZE(fds));
+	pid = child_spawn("cleanup", fds, ARRAY_SIZE(fds), true);
 	if (pid > 0)
 		wait_for(pid, STOP_MS);
 }
