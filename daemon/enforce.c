@@ -210,9 +210,33 @@ static size_t inside_addresses(const struct policy *p, const uint8_t in[16], str
 	return n;
 }
 
-static void rule_elements(const struct policy *p, const struct policy_rule *r, const struct account_key *k,
-			  uint32_t slot, uint64_t ms, struct block_list *l)
+/* An `allow` in force for some of what the element would stop. */
+static bool allowed(const struct engine *e, const struct addr *src, const struct prefix *dst, uint64_t now_ns)
 {
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
+		const struct area_dynamic *d = &e->area.h->dynamic[i];
+
+		if (d->kind == DYNAMIC_ALLOW && now_ns < d->until_ns && prefix_contains(&d->src, src) &&
+		    (d->dst.len == 0 || dst->len == 0 || prefix_contains(dst, &d->dst.addr) ||
+		     prefix_contains(&d->dst, &dst->addr)))
+			return true;
+	}
+	return false;
+}
+
+static uint32_t count_allows(const struct engine *e, uint64_t now_ns)
+{
+	uint32_t n = 0;
+
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++)
+		n += e->area.h->dynamic[i].kind == DYNAMIC_ALLOW && now_ns < e->area.h->dynamic[i].until_ns;
+	return n;
+}
+
+static void rule_elements(const struct engine *e, const struct policy_rule *r, const struct account_key *k, uint32_t slot,
+			  uint64_t ms, struct block_list *l)
+{
+	const struct policy *p = &e->policy->view;
 	bool pair = k->kind == SUBJECT_PAIR, reject = r->refuse == REFUSE_REJECT;
 	struct prefix dst = pair ? out_prefix(k) : (struct prefix){ 0 };
 	const struct policy_dst *to = pair ? policy_dst_of(p, &dst.addr) : NULL;
@@ -226,6 +250,8 @@ static void rule_elements(const struct policy *p, const struct policy_rule *r, c
 			continue;
 		/* Where a contract may share the subject's bytes the queue alone refuses: an element would stop all of them. */
 		if (policy_form_for(p, (uint32_t)(r - p->rule), policy_src_of(p, &src[i]), to) == FORM_ENGINE)
+			continue;
+		if (ms && allowed(e, &src[i], &dst, clock_mono().ns))
 			continue;
 		add_address(l, slot, pair ? RULES_BLOCK_PAIR : RULES_BLOCK_HOST, reject, src[i], dst, ms);
 	}
@@ -259,7 +285,7 @@ static void elements_of(const struct engine *e, uint32_t slot, uint64_t ms, stru
 	}
 	i = e->policy ? policy_rule_by_uid(&e->policy->view, k->rule) : -1;
 	if (i >= 0)
-		rule_elements(&e->policy->view, &e->policy->view.rule[i], k, slot, ms, l);
+		rule_elements(e, &e->policy->view.rule[i], k, slot, ms, l);
 }
 
 struct sync {
@@ -372,7 +398,11 @@ static void settle_refused(struct engine *e)
 void enforce_review(struct engine *e, struct mono now)
 {
 	struct sync s = { .e = e, .now = now };
+	uint32_t allows = count_allows(e, now.ns);
 
+	if (allows != e->allows)
+		forget_blocks(e);	/* which elements may stand has changed; the queue refuses meanwhile */
+	e->allows = allows;
 	judge_review(&e->judge, now, block_changed, &s);
 	flush_blocks(&s);
 }

@@ -60,6 +60,7 @@ struct engine {
 	bool ready;
 	uint64_t overflow_seen;		/* at the last second's look */
 	uint32_t braked_seen;
+	uint32_t allows;		/* in force at the last review */
 	unsigned nworkers;
 	struct engine_worker worker[AREA_WORKERS];
 };
