@@ -24,6 +24,22 @@ static uint32_t class_within_64(const struct policy *p, const struct addr *out, 
 	return mixed == PAIR_CLASS_OVERFLOW ? 1 : mixed;
 }
 
+/* Has the address a row of its own? The ranges' binary search costs more than all the rest of the key. */
+static bool known_source(struct judge *j, const struct addr *a)
+{
+	uint64_t w[2];
+	struct judge_source *s;
+
+	memcpy(w, a, sizeof(w));
+	s = &j->source[((w[0] ^ w[1]) * 0x9e3779b97f4a7c15ULL) >> 55];
+	if (likely(s->policy_no == j->policy_no && memcmp(&s->addr, a, sizeof(*a)) == 0))
+		return s->known;
+	s->addr = *a;
+	s->policy_no = j->policy_no;
+	s->known = (policy_src_of(j->policy, a)->flags & (SRC_INSIDE | SRC_EXIT)) != 0;
+	return s->known;
+}
+
 static void make_key(struct judge *j, struct judge_packet *v)
 {
 	const struct policy *p = j->policy;
@@ -39,7 +55,7 @@ static void make_key(struct judge *j, struct judge_packet *v)
 		return;
 	if (v->local)
 		memcpy(k->in, pair_gateway.b, sizeof(k->in));
-	else if (!(policy_src_of(p, &v->p.src)->flags & (SRC_INSIDE | SRC_EXIT)))
+	else if (!known_source(j, &v->p.src))
 		memcpy(k->in, pair_unlisted.b, sizeof(k->in));
 	known = service_port(v, &port);
 	v->cls = policy_class_of(p, v->p.proto, known, port, v->opener, v->exit);

@@ -36,6 +36,14 @@ struct judge_packet {
 
 #define JUDGE_EVICT 1024		/* records of one eviction round */
 
+#define JUDGE_SOURCES 512		/* remembered source addresses, direct-mapped */
+
+struct judge_source {			/* what the policy says of a source address: traffic repeats them */
+	struct addr addr;
+	uint32_t policy_no;
+	uint32_t known;			/* inside or an exit's host: has a row of its own */
+};
+
 struct judge {
 	struct area area;
 	const struct policy *policy;	/* NULL: no policy yet, everything passes and is accounted */
@@ -44,6 +52,7 @@ struct judge {
 	int (*notify)(void *ctx);	/* an account was blocked: wake the reviewer; NULL */
 	void *ctx;
 	int64_t wall_offset_s;		/* unix seconds - boottime seconds, for contracts' until */
+	struct judge_source source[JUDGE_SOURCES];
 	uint32_t retired[2][JUDGE_EVICT];	/* pairs, accounts between the two steps of eviction */
 	uint32_t nretired[2];
 };
