@@ -151,7 +151,7 @@ static int apply(struct engine *e, const struct engine_policy *p, const char **r
 	return 0;
 }
 
-static void rules_again(struct engine *e)
+void enforce_rules(struct engine *e)
 {
 	const char *what = "";
 	int r = apply(e, e->policy, &what);
@@ -409,7 +409,7 @@ void enforce_review(struct engine *e, struct mono now)
 
 /* ---- policy, put in force ---- */
 
-int enforce_policy(struct engine *e, int blob_fd, uint32_t version, char why[200])
+int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_stand, char why[200])
 {
 	struct engine_policy *p = NULL, *old = e->policy;
 	const char *what = "";
@@ -422,7 +422,7 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, char why[200
 	resolve_ifaces(e, p);
 	p->version = version;
 	p->no = ++e->next_no;
-	r = apply(e, p, &what);	/* first: it is atomic and may fail, what follows cannot */
+	r = rules_stand ? 0 : apply(e, p, &what);	/* first: it is atomic and may fail, what follows cannot */
 	if (r < 0) {
 		snprintf(why, 200, "kernel rules: %s: %s", what, strerror(-r));
 		policy_free(p);
@@ -437,7 +437,8 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, char why[200
 	memcpy(e->area.h->policy_sum, p->view.h->sum, sizeof(e->area.h->policy_sum));
 	atomic_store_explicit(&e->area.h->policy_version, version, memory_order_release);
 	policy_free(old);
-	enforce_review(e, clock_mono());
+	if (!rules_stand)
+		enforce_review(e, clock_mono());
 	return 0;
 }
 
@@ -524,7 +525,7 @@ void enforce_health(struct engine *e, struct mono now)
 				e->area.account_cold[i].announced = 0;
 				mark_for_review(&e->area, i);
 			}
-		rules_again(e);
+		enforce_rules(e);
 		enforce_review(e, now);
 	}
 	read_counters(e);

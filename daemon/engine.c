@@ -129,7 +129,7 @@ static void set_policy(struct engine *e, const struct proto_msg *m, int fd)
 	if (fd < 0)
 		snprintf(why, sizeof(why), "no descriptor came with the policy");
 	else
-		r = enforce_policy(e, fd, m->u.policy.version, why);
+		r = enforce_policy(e, fd, m->u.policy.version, false, why);
 	if (r == 0) {
 		keep_policy(e);
 		become_ready(e);
@@ -406,6 +406,7 @@ static int start(struct engine *e)
 static void inherit_policy(struct engine *e)
 {
 	uint32_t version = atomic_load_explicit(&e->area.h->policy_version, memory_order_relaxed);
+	bool rules_in = atomic_load_explicit(&e->area.h->rules_in, memory_order_relaxed);
 	char why[200] = "";
 	int fd;
 
@@ -415,7 +416,8 @@ static void inherit_policy(struct engine *e)
 	close(FD_POLICY);
 	if (fd < 0)
 		return;
-	if (enforce_policy(e, fd, version, why) < 0)
+	/* The rules are the dead engine's, of this policy: packets wait, so they are brought up to date after the workers run. */
+	if (enforce_policy(e, fd, version, rules_in, why) < 0)
 		log_error("policy kept from before the restart: %s; waiting for the relay", why);
 }
 
@@ -455,8 +457,11 @@ int engine_main(void)
 			return EXIT_FAILURE;
 		}
 	}
-	if (e.policy)
+	if (e.policy) {
+		enforce_rules(&e);
+		enforce_review(&e, clock_mono());
 		become_ready(&e);
+	}
 	run(&e, timer, sigfd);
 	return EXIT_SUCCESS;
 }

@@ -74,7 +74,9 @@ void *worker_run(void *arg);
 void worker_recover(struct engine *e, unsigned index);
 
 /* enforce.c: main thread. 0 or -errno, logged. */
-int enforce_policy(struct engine *e, int blob_fd, uint32_t version, char why[200]) MUST_CHECK;
+/* rules_stand: the kernel has this very policy's rules from the engine before; enforce_rules() follows when the workers run. */
+int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_stand, char why[200]) MUST_CHECK;
+void enforce_rules(struct engine *e);
 /* judge_review(), then blocked sets follow; counters are read. */
 void enforce_review(struct engine *e, struct mono now);
 void enforce_health(struct engine *e, struct mono now);

@@ -18,7 +18,8 @@
  *        5) without a byte moving ("end": "stalled"; before the first byte sink and serve wait six times as long). "bytes" is
  *        payload: received, or acknowledged by the other side.
  * SRC and ADDR may be "-": any. SIGTERM and SIGINT end it in good order. Exit: 0 also when traffic was blocked, 1 on an
- * error here, 2 usage. Times: *_us is the wall clock, seconds from the first to the last packet or byte.
+ * error here, 2 usage. Times: *_us is the wall clock, gap_us the longest time between two readings that brought something, seconds
+ * from the first to the last packet or byte.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -58,7 +59,7 @@ union address {
 };
 
 static volatile sig_atomic_t stop;
-static uint64_t first_us, last_us;
+static uint64_t first_us, last_us, gap_us;
 
 static void on_signal(int sig)
 {
@@ -89,16 +90,20 @@ static double clock_s(void)
 static void touched(void)
 {
 	struct timespec t;
+	uint64_t at;
 
 	clock_gettime(CLOCK_REALTIME, &t);
-	last_us = (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+	at = (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+	if (first_us && at - last_us > gap_us)
+		gap_us = at - last_us;
+	last_us = at;
 	if (!first_us)
 		first_us = last_us;
 }
 
 static void print_times(void)
 {
-	printf("\"first_us\":%" PRIu64 ",\"last_us\":%" PRIu64 ",\"seconds\":%.6f", first_us, last_us,
+	printf("\"first_us\":%" PRIu64 ",\"last_us\":%" PRIu64 ",\"gap_us\":%" PRIu64 ",\"seconds\":%.6f", first_us, last_us, gap_us,
 	       (double)(last_us - first_us) / 1e6);
 }
 

@@ -274,7 +274,7 @@ lab_egressd_restart() {
 	: >"$LAB_DIR/notify.out"
 	rm -f "$LAB_DIR/notify.sock"
 	lab_stop notify
-	lab_start notify host socat -u "UNIX-RECV:$LAB_DIR/notify.sock" "OPEN:$LAB_DIR/notify.out,append"
+	lab_start notify host "$EGRESSD_BUILD/tests/live/notify" "$LAB_DIR/notify.sock" "$LAB_DIR/notify.out"
 	lab_wait 5 test -S "$LAB_DIR/notify.sock"
 	NOTIFY_SOCKET=$LAB_DIR/notify.sock lab_start egressd gw "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
 	lab_wait 10 lab_egressd_settled
