@@ -14,7 +14,9 @@
 #include "table.h"
 
 #define PAIR_INLINE   4
-#define PAIR_ACCOUNTS 16		/* contracts and rules of one pair; the policy compiler refuses more */
+#define PAIR_POLICY   16		/* contracts and rules of one pair; the policy compiler refuses more */
+#define PAIR_DECISIONS 4		/* decisions in force that concern one pair; further ones are not applied to it */
+#define PAIR_ACCOUNTS (PAIR_POLICY + PAIR_DECISIONS)
 #define PAIR_BUSY     UINT16_MAX	/* version while the list is being written; 0: no list yet */
 #define PAIR_PROTECTED 0x80		/* in n_contract: never refused, only alerted */
 #define PAIR_CLASS_OVERFLOW UINT32_MAX	/* key.class of a host's overflow record */

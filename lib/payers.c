@@ -94,8 +94,13 @@ static void add_dynamic(struct judge *j, const struct judge_packet *v, enum dyna
 			continue;
 		k.rule = d->uid;
 		slot = table_find(&j->area.accounts, area_account_hash(&j->area, &k), (const struct table_key *)&k);
-		if (slot == TABLE_NONE || l->n_contract + l->n_rule == PAIR_ACCOUNTS)
+		if (slot == TABLE_NONE)
 			continue;
+		if (l->n_decision == PAIR_DECISIONS) {
+			count(j, AC_OVERFLOW, 1);
+			return;	/* rather a decision less than a rule less */
+		}
+		l->n_decision++;
 		if (kind == DYNAMIC_ALLOW)
 			l->account[l->n_contract++] = slot;	/* before any rule is there */
 		else

@@ -1,4 +1,4 @@
-/* policy_limit.c - no pair may have more judges than its record holds accounts (PAIR_ACCOUNTS). */
+/* policy_limit.c - no pair may have more judges than its record holds accounts (PAIR_POLICY). */
 #include <errno.h>
 #include <string.h>
 
@@ -12,7 +12,7 @@ struct some {			/* distinct sets of rules, and an address that has each */
 
 static void some_add(struct some *s, const struct policy_bits *bits, const struct addr *a)
 {
-	if (bits_count(bits) <= PAIR_ACCOUNTS)
+	if (bits_count(bits) <= PAIR_POLICY)
 		return;
 	for (uint32_t i = 0; i < s->n; i++) {
 		if (memcmp(&s->bits[i], bits, sizeof(*bits)))
@@ -52,7 +52,7 @@ static void too_many(struct policy_build *b, const struct policy_bits *m, const 
 	char from[ADDR_STRLEN], to[ADDR_STRLEN];
 	uint32_t seen = 0, at = 0;
 
-	for (uint32_t i = 0; i < b->nrules && seen <= PAIR_ACCOUNTS; i++) {
+	for (uint32_t i = 0; i < b->nrules && seen <= PAIR_POLICY; i++) {
 		if (policy_bit(m, i)) {
 			at = i;
 			seen++;
@@ -62,7 +62,7 @@ static void too_many(struct policy_build *b, const struct policy_bits *m, const 
 	DOC_ERROR(b->d, &b->origin[at].doc->at, known ? "narrow from, to or ports" : "narrow from or to",
 		  "'%.63s': %u rules and contracts would judge one pair (such as %s to %s)%s; at most %u can",
 		  b->origin[at].doc->name, bits_count(m), from, addr_format(dst, to),
-		  known ? "" : ", as to packets whose port is unknown", PAIR_ACCOUNTS);
+		  known ? "" : ", as to packets whose port is unknown", PAIR_POLICY);
 }
 
 /* All rules that from and to let through, in the class that lets most through; false after an error. */
@@ -74,19 +74,19 @@ static bool pair_fits(struct policy_build *b, const struct policy_bits *from, co
 
 	for (unsigned i = 0; i < POLICY_WORDS; i++)
 		m.w[i] = from->w[i] & to->w[i];
-	if (bits_count(&m) <= PAIR_ACCOUNTS)
+	if (bits_count(&m) <= PAIR_POLICY)
 		return true;
 	for (uint32_t c = 0; c < b->nclasses && !known; c += b->d->nexits + 1) {
 		struct policy_bits x;
 
 		for (unsigned i = 0; i < POLICY_WORDS; i++)
 			x.w[i] = m.w[i] & b->cls[c].match.w[i];
-		if (bits_count(&x) <= PAIR_ACCOUNTS)
+		if (bits_count(&x) <= PAIR_POLICY)
 			continue;
 		worst = x;
 		known = is_known(b, c);
 	}
-	if (bits_count(&worst) <= PAIR_ACCOUNTS)
+	if (bits_count(&worst) <= PAIR_POLICY)
 		return true;
 	too_many(b, &worst, src, dst, known);
 	return false;
@@ -97,7 +97,7 @@ int build_check(struct policy_build *b)
 	struct some src = { 0 }, dst = { 0 };
 	int r;
 
-	if (b->nrules <= PAIR_ACCOUNTS)
+	if (b->nrules <= PAIR_POLICY)
 		return 0;
 	r = some_new(b, &src, b->nsrc_ranges);
 	if (r == 0)

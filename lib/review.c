@@ -27,6 +27,14 @@ static void close_finding(struct judge *j, uint32_t slot, struct mono now)
 	atomic_fetch_and_explicit(&a->state, ~(uint32_t)(ACCOUNT_OPEN | ACCOUNT_BRAKED), memory_order_relaxed);
 }
 
+static bool beyond(const struct account *a, const struct account_cold *c, struct account_terms t)
+{
+	for (uint32_t i = 0; i < t.count; i++)
+		if (account_sum(a, c, &t.limit[i]) > t.limit[i].bytes)
+			return true;
+	return false;
+}
+
 /* Lock held. false: nothing is left that the review must watch. */
 static bool review_account(struct judge *j, uint32_t slot, struct mono now, bool observing)
 {
@@ -43,6 +51,8 @@ static bool review_account(struct judge *j, uint32_t slot, struct mono now, bool
 	if (state_of(a) & ACCOUNT_OPEN && !(state_of(a) & ACCOUNT_BLOCKED)) {
 		uint64_t quiet = now.ns - __atomic_load_n(&c->last_ns, __ATOMIC_RELAXED);
 
+		if (beyond(a, c, ledger_terms(r)))
+			quiet = 0;	/* an alert speaks at thresholds only; in between it is not over */
 		if ((was_blocked && !observing) || quiet >= hold * NS_PER_S)
 			close_finding(j, slot, now);
 		else if (c->pending)

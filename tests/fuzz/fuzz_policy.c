@@ -36,7 +36,7 @@ static void use(const struct policy *p)
 			policy_match(p, src, dst, c, exit, &bits);
 			for (uint32_t r = 0; r < p->h->nrules; r++)
 				n += policy_bit(&bits, r);
-			BUG_ON(n > PAIR_ACCOUNTS);
+			BUG_ON(n > PAIR_POLICY);
 		}
 	}
 }
