@@ -43,6 +43,7 @@ struct courier {
 
 	bool up;
 	uint64_t down_since_us, told_ns, beat_ns;
+	uint64_t sent;			/* highest seq that this Redis has */
 	unsigned backoff_ms;
 	char error[160];
 };
@@ -122,7 +123,7 @@ static int deliver_one(struct courier *c)
 	int r;
 
 	pthread_mutex_lock(c->spool_lock);
-	r = spool_read(c->spool, spool_acked(c->spool), &seq, &data, &len);
+	r = spool_read(c->spool, c->sent, &seq, &data, &len);
 	pthread_mutex_unlock(c->spool_lock);
 	if (r < 0)
 		return 0;
@@ -140,6 +141,7 @@ static int deliver_one(struct courier *c)
 	if (top > seq)
 		log_warning("the alert stream holds higher ids (%llu) than this gateway gave: it was used under this name "
 			    "before, or the spool was lost; going on above them", (unsigned long long)top);
+	c->sent = seq;
 	pthread_mutex_lock(c->spool_lock);
 	r = spool_ack(c->spool, seq);
 	pthread_mutex_unlock(c->spool_lock);
@@ -180,6 +182,24 @@ static int take_decisions(struct courier *c)
 	return 1;
 }
 
+/* FAULTS 16 */
+static int notice_wipe(struct courier *c)
+{
+	uint64_t top = 0;
+	enum redis_class class = redis_top(c->link, &top);
+
+	if (class != REDIS_OK) {
+		failed(c, class);
+		return -1;
+	}
+	if (top < c->sent) {
+		log_warning("the alert stream was wiped (newest id %llu of %llu); sending again what the spool has",
+			    (unsigned long long)top, (unsigned long long)c->sent);
+		c->sent = top;
+	}
+	return 0;
+}
+
 static int heartbeat(struct courier *c)
 {
 	const struct area_header *h = c->area->h;
@@ -190,6 +210,8 @@ static int heartbeat(struct courier *c)
 
 	if (c->beat_ns && now - c->beat_ns < HEARTBEAT_S * NS_PER_S)
 		return 0;
+	if (notice_wipe(c) < 0)
+		return -1;
 	snprintf(version, sizeof(version), "%u", atomic_load_explicit(&h->policy_version, memory_order_relaxed));
 	snprintf(packets, sizeof(packets), "%llu", (unsigned long long)area_counter_sum(c->area, AC_PACKETS));
 	snprintf(unseen, sizeof(unseen), "%llu",
@@ -288,6 +310,7 @@ int courier_start(const struct config *config, const struct area *a, struct spoo
 	c->wake_fd = wake_fd;
 	snprintf(c->cursor_path, sizeof(c->cursor_path), "%s/decisions.cursor", config->state_dir);
 	load_cursor(c);
+	c->sent = spool_acked(spool);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

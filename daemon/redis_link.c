@@ -245,7 +245,7 @@ static int stored_already(struct redis_link *l, const char *id, const char *aler
 	return same;
 }
 
-static enum redis_class top_id(struct redis_link *l, uint64_t *ret_top)
+enum redis_class redis_top(struct redis_link *l, uint64_t *ret_top)
 {
 	const char *argv[] = { "XREVRANGE", l->stream, "+", "-", "COUNT", "1" };
 	redisReply *r;
@@ -292,7 +292,7 @@ static enum redis_class store(struct redis_link *l, uint64_t seq, const char *al
 	if (stored_already(l, id, alert_id, &class))
 		return REDIS_OK;
 	if (class == REDIS_OK)
-		class = top_id(l, ret_top);
+		class = redis_top(l, ret_top);
 	if (class != REDIS_OK)
 		return class;
 	/* Above a foreign top, keyed by our seq as the second half: the same alert again finds itself there. */

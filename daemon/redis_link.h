@@ -35,6 +35,9 @@ enum redis_class redis_connect(struct redis_link *l);
 enum redis_class redis_alert(struct redis_link *l, uint64_t seq, const char *alert_id, const char *json, size_t len,
 			     uint64_t *ret_top);
 
+/* First half of the newest id in egress:alerts:<gateway>, 0: the stream is empty or gone. */
+enum redis_class redis_top(struct redis_link *l, uint64_t *ret_top);
+
 /* Entries of egress:decisions after `*cursor` (stream id text, 32 bytes), at most n, without blocking. */
 enum redis_class redis_decisions(struct redis_link *l, char cursor[32], struct redis_decision *ret, unsigned n,
 				 unsigned *ret_count);
