@@ -42,6 +42,7 @@ struct courier {
 	char cursor_path[CONFIG_PATH + 32];
 
 	bool up;
+	bool looked;			/* at the stream's top, since the last failure */
 	uint64_t down_since_us, told_ns, beat_ns;
 	uint64_t sent;			/* highest seq that this Redis has */
 	unsigned backoff_ms;
@@ -105,7 +106,7 @@ static void failed(struct courier *c, enum redis_class class)
 			    class == REDIS_OPERATOR ? "an administrator must mend it" : "trying again");
 		c->told_ns = now;
 	}
-	c->up = false;
+	c->up = c->looked = false;
 	c->backoff_ms = c->backoff_ms ? MIN_OF(c->backoff_ms * 2, (unsigned)BACKOFF_MAX) : BACKOFF_MIN;
 	pthread_mutex_unlock(&c->lock);
 }
@@ -197,6 +198,7 @@ static int notice_wipe(struct courier *c)
 			    (unsigned long long)top, (unsigned long long)c->sent);
 		c->sent = top;
 	}
+	c->looked = true;
 	return 0;
 }
 
@@ -277,9 +279,12 @@ static void *courier_run(void *arg)
 			pause_for(c, jitter(c->backoff_ms), false);
 			continue;
 		}
-		do
+		n = c->looked ? 0 : notice_wipe(c);	/* before a new alert hides that the old ones are gone */
+		while (n >= 0 && !stopping(c)) {
 			n = deliver_one(c);
-		while (n > 0 && !stopping(c));
+			if (n <= 0)
+				break;
+		}
 		if (n == 0)
 			n = take_decisions(c);
 		if (n == 0)
