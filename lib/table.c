@@ -1,24 +1,20 @@
 /* table.c - see table.h for the contract.
  *
- * A group is one 64-bit word of eight tags. A key lives in one of TABLE_PROBE groups from its home group on. find stops at
- * a group with an empty tag: whoever frees a slot leaves "deleted" unless its group has another empty one, so no record
- * is ever behind an empty tag of its probe path.
+ * A group is one 64-bit word of eight tags. Whoever frees a slot leaves "deleted" unless its group has another empty one:
+ * a group that was ever without an empty tag stays so, and no record is ever behind an empty tag of its path [T8].
  */
 #include "table.h"
 
 #include <errno.h>
 #include <sched.h>
-#include <stdatomic.h>
-#include <string.h>
+
+#include "check.h"
 
 #define TAG_EMPTY   0x00U
 #define TAG_BUSY    0x01U
 #define TAG_DYING   0x02U
 #define TAG_DELETED 0x03U
-#define TAG_FULL    0x80U
-
-#define ONES  0x0101010101010101ULL
-#define HIGHS 0x8080808080808080ULL
+#define TAG_FULL    TABLE_TAG_FULL
 
 size_t table_tags_size(uint32_t capacity)
 {
@@ -43,77 +39,21 @@ void table_view(struct table *t, struct table_state *state, void *tags, void *cl
 	};
 }
 
-static uint32_t home_of(const struct table *t, uint64_t hash)
+uint32_t table_find_from(const struct table *t, uint64_t hash, const struct table_key *key, unsigned i)
 {
-	return (uint32_t)hash & t->group_mask;
-}
+	for (; i < TABLE_PROBE; i++) {
+		uint32_t g = table_group(t, hash, i);
+		/* [F1] Acquire: the key was stored before its tag became full. Pairs with F1' in change_tag().
+		 * Test: tests/torture/table.c under SAN=thread reports a race on the key if F1' is relaxed. */
+		uint64_t tags = atomic_load_explicit(&t->groups[g], memory_order_acquire);
 
-static unsigned tag_of(uint64_t hash)
-{
-	return TAG_FULL | (unsigned)(hash >> 57);
-}
-
-/* High bit of each byte of `group` that equals tag. Exact below the first match; a false one above it is found out by
- * comparing keys. */
-static uint64_t match(uint64_t group, unsigned tag)
-{
-	uint64_t x = group ^ (ONES * tag);
-
-	return (x - ONES) & ~x & HIGHS;
-}
-
-static uint64_t empties(uint64_t group)
-{
-	/* Exact: empty is the only tag with neither a high nor a low bit among 0x00..0x03 and 0x80.. */
-	return ~(group | group << 7 | group << 6) & HIGHS;
-}
-
-static struct table_key *key_at(const struct table *t, uint32_t slot)
-{
-	return (struct table_key *)(t->records + (size_t)slot * t->stride);
-}
-
-static bool key_equal(const struct table_key *a, const struct table_key *b)
-{
-	uint64_t x[4], y[4];
-
-	memcpy(x, a, sizeof(x));
-	memcpy(y, b, sizeof(y));
-	return ((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3])) == 0;
-}
-
-void table_prefetch_tags(const struct table *t, uint64_t hash)
-{
-	__builtin_prefetch(&t->groups[home_of(t, hash)]);
-}
-
-void table_prefetch_record(const struct table *t, uint64_t hash)
-{
-	uint32_t home = home_of(t, hash);
-	/* Relaxed: a hint. */
-	uint64_t m = match(atomic_load_explicit(&t->groups[home], memory_order_relaxed), tag_of(hash));
-
-	if (m)
-		__builtin_prefetch(key_at(t, home * 8 + (uint32_t)__builtin_ctzll(m) / 8), 1);
-}
-
-uint32_t table_find(const struct table *t, uint64_t hash, const struct table_key *key)
-{
-	uint32_t home = home_of(t, hash);
-
-	for (uint32_t i = 0; i < TABLE_PROBE; i++) {
-		uint32_t g = (home + i) & t->group_mask;
-		/* [F1] Acquire: the key was stored before its tag became full. Pairs with F1' in table_insert().
-		 * Test: tests/torture/table.c under SAN=thread reports a race on the key if it is relaxed. */
-		uint64_t group = atomic_load_explicit(&t->groups[g], memory_order_acquire);
-
-		for (uint64_t m = match(group, tag_of(hash)); m; m &= m - 1) {
+		for (uint64_t m = table_match(tags, table_tag(hash)); m; m &= m - 1) {
 			uint32_t slot = g * 8 + (uint32_t)__builtin_ctzll(m) / 8;
 
-			if (likely(key_equal(key_at(t, slot), key)))
+			if (likely(table_key_equal(table_key_at(t, slot), key)))
 				return slot;
 		}
-		if (likely(empties(group) != 0))
+		if (table_empties(tags))
 			return TABLE_NONE;
 	}
 	return TABLE_NONE;
@@ -139,8 +79,8 @@ static bool change_tag(struct table *t, uint32_t slot, unsigned from, unsigned t
 		if (tag_in(was, slot % 8) != from)
 			return false;
 		/* [F1'] Release: the record is written before it is found; pairs with F1. Acquire: a freed record's zeroes
-		 * [T7] were stored by whoever released the slot. */
-	} while (!atomic_compare_exchange_weak_explicit(&t->groups[slot / 8], &was, with_tag(was, slot % 8, to),
+		 * [T7] were stored by whoever released the slot; pairs with F3. */
+	} while (!atomic_compare_exchange_weak_explicit(word, &was, with_tag(was, slot % 8, to),
 							memory_order_acq_rel, memory_order_relaxed));
 	return true;
 }
@@ -161,14 +101,14 @@ static void unclaim(struct table *t, uint32_t home)
 }
 
 /* A free slot on the path, made busy; TABLE_NONE. */
-static uint32_t take_slot(struct table *t, uint32_t home)
+static uint32_t take_slot(struct table *t, uint64_t hash)
 {
-	for (uint32_t i = 0; i < TABLE_PROBE; i++) {
-		uint32_t g = (home + i) & t->group_mask;
+	for (unsigned i = 0; i < TABLE_PROBE; i++) {
+		uint32_t g = table_group(t, hash, i);
 
 		for (unsigned at = 0; at < 8; at++) {
-			uint64_t group = atomic_load_explicit(&t->groups[g], memory_order_relaxed);
-			unsigned tag = tag_in(group, at);
+			uint64_t tags = atomic_load_explicit(&t->groups[g], memory_order_relaxed);
+			unsigned tag = tag_in(tags, at);
 
 			if ((tag == TAG_EMPTY || tag == TAG_DELETED) && change_tag(t, g * 8 + at, tag, TAG_BUSY))
 				return g * 8 + at;
@@ -179,18 +119,18 @@ static uint32_t take_slot(struct table *t, uint32_t home)
 
 int table_insert(struct table *t, uint64_t hash, const struct table_key *key, uint32_t *ret_slot)
 {
-	uint32_t home = home_of(t, hash), slot;
+	uint32_t home = table_group(t, hash, 0), slot;
 	int r = -EEXIST;
 
 	claim(t, home);
 	slot = table_find(t, hash, key);
 	if (slot == TABLE_NONE) {
-		slot = take_slot(t, home);
+		slot = take_slot(t, hash);
 		r = slot == TABLE_NONE ? -ENOSPC : 0;
 	}
 	if (r == 0) {
-		memcpy(key_at(t, slot), key, sizeof(*key));
-		(void)change_tag(t, slot, TAG_BUSY, tag_of(hash));
+		memcpy(table_key_at(t, slot), key, sizeof(*key));
+		(void)change_tag(t, slot, TAG_BUSY, table_tag(hash));
 		atomic_fetch_add_explicit(&t->state->live, 1, memory_order_relaxed);
 	}
 	unclaim(t, home);
@@ -221,15 +161,17 @@ static void free_slot(struct table *t, uint32_t slot)
 	_Atomic uint64_t *word = &t->groups[slot / 8];
 	uint64_t was = atomic_load_explicit(word, memory_order_relaxed), to;
 
-	memset(key_at(t, slot), 0, t->stride);
+	memset(table_key_at(t, slot), 0, t->stride);
 	do {
-		to = with_tag(was, slot % 8, empties(was) ? TAG_EMPTY : TAG_DELETED);
-		/* Release: the zeroes above, before the slot can be taken; pairs with the acquire in change_tag(). */
+		to = with_tag(was, slot % 8, table_empties(was) ? TAG_EMPTY : TAG_DELETED);
+		/* [F3] Release: the zeroes above, before the slot can be taken; pairs with the acquire in change_tag(). */
 	} while (!atomic_compare_exchange_weak_explicit(word, &was, to, memory_order_acq_rel, memory_order_relaxed));
 }
 
 void table_release(struct table *t, uint32_t slot)
 {
+	/* Busy first: a kill amid the wiping must not hand half a record to table_recover()'s caller. */
+	BUG_ON(!change_tag(t, slot, TAG_DYING, TAG_BUSY));
 	free_slot(t, slot);
 }
 
@@ -258,21 +200,47 @@ void table_recover(struct table *t, void (*dying)(void *ctx, uint32_t slot), voi
 	}
 }
 
+static bool all_zero(const struct table *t, uint32_t slot)
+{
+	const uint8_t *r = t->records + (size_t)slot * t->stride;
+
+	return r[0] == 0 && memcmp(r, r + 1, t->stride - 1) == 0;
+}
+
+/* NULL, or what is wrong with a slot that is not full and that nothing changes now. */
+static const char *check_other(const struct table *t, uint32_t slot, unsigned tag)
+{
+	if (tag > TAG_DELETED)
+		return "table: a tag that has no meaning";
+	if ((tag == TAG_EMPTY || tag == TAG_DELETED) && !all_zero(t, slot))
+		return "table: a free record is not wiped";
+	return NULL;
+}
+
+static const char *check_full(const struct table *t, uint32_t slot, unsigned tag, uint64_t hash)
+{
+	if (tag != table_tag(hash))
+		return "table: a record's tag is not of its hash";
+	if (table_find(t, hash, table_key_at(t, slot)) != slot)
+		return "table: a record is not found under its own key, or its key is there twice";
+	return NULL;
+}
+
 int table_check(const struct table *t, uint64_t (*hash)(void *ctx, const struct table_key *key), void *ctx,
 		const char **ret_why)
 {
 	uint32_t live = 0;
 
 	for (uint32_t slot = 0; slot < table_capacity(t); slot++) {
-		const struct table_key *k = key_at(t, slot);
+		unsigned tag = tag_in(atomic_load_explicit(&t->groups[slot / 8], memory_order_acquire), slot % 8);
+		const char *why = tag & TAG_FULL ? check_full(t, slot, tag, hash(ctx, table_key_at(t, slot))) :
+						   check_other(t, slot, tag);
 
-		if (!table_is_full(t, slot))
-			continue;
-		live++;
-		if (table_find(t, hash(ctx, k), k) != slot) {
-			*ret_why = "table: a record is not found under its own key, or twice there";
+		if (why) {
+			*ret_why = why;
 			return -EINVAL;
 		}
+		live += (tag & TAG_FULL) != 0;
 	}
 	if (live != atomic_load_explicit(&t->state->live, memory_order_relaxed)) {
 		*ret_why = "table: the count of live records is not what is there";
