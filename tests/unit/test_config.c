@@ -1,0 +1,171 @@
+/* test_config.c - egressd.yaml: every key, defaults, round trip of config_print, and errors with place and remedy. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "config.h"
+
+static char path[64];
+
+static int load(const char *text, struct config *c, char *errors, size_t size)
+{
+	char errname[] = "/tmp/egressd-test-err.XXXXXX";
+	int fd = mkstemp(errname), in, r;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/tmp/egressd-test-conf.XXXXXX");
+	in = mkstemp(path);
+	assert_true(fd >= 0 && in >= 0);
+	assert_int_equal(write(in, text, strlen(text)), strlen(text));
+	close(in);
+	r = config_load(path, c, fd);
+	n = pread(fd, errors, size - 1, 0);
+	errors[n > 0 ? n : 0] = '\0';
+	close(fd);
+	unlink(errname);
+	unlink(path);
+	return r;
+}
+
+static void minimal(void **state)
+{
+	struct config c;
+	char e[2000];
+
+	(void)state;
+	assert_int_equal(load("gateway: gw1\npolicy: /etc/p.yaml\ninterfaces: {outside: [eth0]}\n", &c, e, sizeof(e)), 0);
+	assert_string_equal(e, "");
+	assert_string_equal(c.state_dir, "/var/lib/egressd");
+	assert_string_equal(c.runtime_dir, "/run/egressd");
+	assert_int_equal(c.failure, FAILURE_OPEN);
+	assert_int_equal(c.pairs, 65536);
+	assert_int_equal(c.mark_mask, 0x30000000);
+	assert_true(c.queue_count >= 1 && c.queue_count <= 8);
+	assert_int_equal(c.redis, 0);
+	assert_int_equal(c.nroles, 1);
+	assert_string_equal(c.role[0].device[0], "eth0");
+}
+
+static const char everything[] =
+	"gateway: gw-2\npolicy: /etc/p.yaml\nstate_dir: /s\nruntime_dir: /r\nfailure: closed\n"
+	"interfaces:\n  wg-maint: [wg0, wg1]\n  outside: [wan0, \"wan1\"]\nqueues: {first: 10, count: 3}\n"
+	"table: {pairs: 131072}\nmark_mask: 0x00000300\nleases: off\n"
+	"redis:\n  address: \"[2001:db8::5]:6380\"\n  username: gw\n  password_file: /etc/pw\n";
+
+static void round_trip(void **state)
+{
+	char name[] = "/tmp/egressd-test-print.XXXXXX", text[4000] = "", e[2000];
+	struct config a, b;
+	int fd = mkstemp(name);
+
+	(void)state;
+	assert_int_equal(load(everything, &a, e, sizeof(e)), 0);
+	assert_string_equal(a.role[0].name, "outside");	/* always first */
+	assert_string_equal(a.role[1].device[1], "wg1");
+	assert_string_equal(a.redis_host, "2001:db8::5");
+	assert_int_equal(a.redis_port, 6380);
+	assert_int_equal(a.failure, FAILURE_CLOSED);
+	config_print(&a, fd);
+	assert_true(pread(fd, text, sizeof(text) - 1, 0) > 0);
+	close(fd);
+	unlink(name);
+	assert_int_equal(load(text, &b, e, sizeof(e)), 0);
+	assert_memory_equal(&a, &b, sizeof(a));
+}
+
+static void all_errors_at_once(void **state)
+{
+	struct config c;
+	char e[4000];
+
+	(void)state;
+	assert_int_equal(load("gatway: gw1\npolicy: relative.yaml\ninterfaces: {inside: [eth0]}\nmark_mask: 7\n"
+			      "table: {pairs: 1000}\nredis: {}\nleases: on\nmetrics: {listen: x}\n",
+			      &c, e, sizeof(e)),
+			 -EINVAL);
+	assert_non_null(strstr(e, ":1:1: error: gatway: unknown key\n    gatway: gw1\n    ^ did you mean 'gateway'?\n"));
+	assert_non_null(strstr(e, "'gateway' is missing"));
+	assert_non_null(strstr(e, ":2:9: error: relative.yaml: not an absolute path"));
+	assert_non_null(strstr(e, "'outside' is missing"));
+	assert_non_null(strstr(e, "exactly two bits"));
+	assert_non_null(strstr(e, "1000: out of range"));
+	assert_non_null(strstr(e, "either socket or address"));
+	assert_non_null(strstr(e, "leases are not yet supported"));
+	assert_non_null(strstr(e, "metrics are not yet supported"));
+}
+
+static void refused(void **state)
+{
+	static const struct {
+		const char *line, *error;
+	} bad[] = {
+		{ "gateway: \"a b\"\n", "not a name" },
+		{ "gateway: [x]\n", "a name is due here" },
+		{ "failure: opn\n", "did you mean 'open'?" },
+		{ "policy: redis\n", "not yet supported" },
+		{ "queues: {count: 9}\n", "out of range, 1 to 8" },
+		{ "queues: {count: many}\n", "a whole number" },
+		{ "queues: 3\n", "'key: value' lines are due" },
+		{ "table: {pairs: 3000}\n", "a power of two" },
+		{ "redis: {socket: /a, address: \"b:1\"}\n", "either socket or address" },
+		{ "redis: {address: nowhere}\n", "host:port is due" },
+		{ "interfaces: {outside: []}\n", "a list of 1 to 8 devices" },
+		{ "interfaces: {outside: [sixteen-letters-x]}\n", "not a device name" },
+		{ "interfaces: {outside: [a/b]}\n", "not a device name" },
+		{ "state_dir: x\nstate_dir: /y\n", "given twice" },
+		{ "state_dir: &a /x\n", "anchors are not allowed" },
+		{ "state_dir: !!str /x\n", "tags are not allowed" },
+		{ "state_dir:\t/x\n", "tab character" },
+		{ "# \xe2\x80\xae\n", "bidirectional" },
+		{ "# \xff\n", "not UTF-8" },
+		{ "# \x01\n", "control character" },
+		{ "---\na: b\n---\nc: d\n", "second document" },
+		{ "<<: {a: b}\n", "merge keys" },
+		{ "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "nested deeper" },
+		{ "", "expected" },
+	};
+	struct config c;
+	char e[4000];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_int_equal(load(bad[i].line, &c, e, sizeof(e)), -EINVAL);
+		if (!strstr(e, bad[i].error))
+			fail_msg("%s\ngives\n%swithout '%s'", bad[i].line, e, bad[i].error);
+	}
+}
+
+static void missing_file(void **state)
+{
+	struct config c;
+
+	(void)state;
+	assert_int_equal(config_load("/nonexistent/egressd.yaml", &c, STDOUT_FILENO), -ENOENT);
+}
+
+static void shipped_file(void **state)
+{
+	struct config c;
+
+	(void)state;
+	assert_int_equal(config_load("config/egressd.yaml", &c, STDERR_FILENO), 0);
+	assert_int_equal(c.redis, 0);
+	assert_int_equal(c.failure, FAILURE_OPEN);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(minimal),	cmocka_unit_test(round_trip),	cmocka_unit_test(all_errors_at_once),
+		cmocka_unit_test(refused),	cmocka_unit_test(missing_file), cmocka_unit_test(shipped_file),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
