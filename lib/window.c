@@ -100,14 +100,18 @@ void window_undo(struct window_rings *w, uint32_t since, uint64_t n)
 {
 	for (unsigned i = 0; i < WINDOW_RINGS; i++) {
 		const struct ring *r = &rings[i];
-		uint32_t from = since / r->ticks, to = w->tick / r->ticks;
+		uint32_t from = since / r->ticks + 1, to = w->tick / r->ticks;
+		uint64_t before = 0;	/* what no start may fall below [W3] */
 
-		if (to - from >= r->count)
-			from = to - r->count + 1;
-		for (uint32_t b = from + 1; b <= to; b++) {
-			uint64_t before = *start_of(w, r, b - 1), *s = start_of(w, r, b);
+		if (to - since / r->ticks >= r->count)
+			from = to - r->count + 1;	/* every bucket of the ring began with it */
+		else
+			before = *start_of(w, r, from - 1);
+		for (uint32_t b = from; b <= to; b++) {
+			uint64_t *s = start_of(w, r, b);
 
-			*s = *s - before < n ? before : *s - n;	/* [W3] */
+			*s = *s - before < n ? before : *s - n;
+			before = *s;
 		}
 	}
 }
