@@ -89,7 +89,7 @@ struct area_header {
 	_Atomic uint32_t brake_next;
 
 	_Atomic uint64_t health[HEALTH_COUNT];
-	_Atomic uint64_t folded_bytes;	/* of evicted pairs whose host's overflow record found no place */
+	_Atomic uint64_t folded_bytes;	/* passed without a pair record: not even their host's overflow record found a place */
 	uint64_t evict_below;		/* idle pair accounts that ever passed less may be evicted */
 
 	struct table_state pair_state, account_state;

@@ -96,6 +96,15 @@ static void overflow(struct judge *j, struct judge_packet *v, struct mono now)
 	v->pair = slot;
 }
 
+/* The last sixteenth is kept for overflow records: a host must have one when the pairs have taken all the rest. */
+static bool room_for_pairs(const struct table *t)
+{
+	uint32_t cap = table_capacity(t);
+
+	/* Relaxed: a few more or less do not matter. */
+	return atomic_load_explicit(&t->state->live, memory_order_relaxed) < cap - cap / 16;
+}
+
 static void find_pair(struct judge *j, struct judge_packet *v, struct mono now)
 {
 	struct area *a = &j->area;
@@ -105,7 +114,7 @@ static void find_pair(struct judge *j, struct judge_packet *v, struct mono now)
 	v->pair = table_find(&a->pairs, v->hash, k);
 	if (likely(v->pair != TABLE_NONE))
 		return;
-	r = table_insert(&a->pairs, v->hash, k, &v->pair);
+	r = room_for_pairs(&a->pairs) ? table_insert(&a->pairs, v->hash, k, &v->pair) : -ENOSPC;
 	if (r == 0)
 		born(j, v, now);
 	else if (r == -ENOSPC)
@@ -224,7 +233,10 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 
 	payers_of(j, v, version, now, &l);
 	v->pass = contract_pays(j, v, &l, tick, now) || rules_pay(j, v, &l, tick, now);
-	if (v->pair != TABLE_NONE) {
+	if (unlikely(v->pair == TABLE_NONE)) {
+		if (v->pass)
+			atomic_fetch_add_explicit(&j->area.h->folded_bytes, v->p.len, memory_order_relaxed);
+	} else {
 		if (unlikely(v->p.notes & ~PACKET_NO_PORTS))
 			note_oddities(j, v);
 		if (unlikely(v->p.tcp_flags & 0x02) ||

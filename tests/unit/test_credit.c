@@ -1,0 +1,469 @@
+/* test_credit.c - who pays and what is refused (judge.h), with policies written as admins write them and a clock of our own. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <cmocka.h>
+
+#include "diag.h"
+#include "judge.h"
+#include "policy_compile.h"
+
+#define MB 1000000ULL
+
+static struct {
+	struct policy policy;
+	void *blob, *mem;
+	size_t size;
+	struct judge j;
+	struct mono now;
+	_Atomic uint64_t counter[AC_COUNT];
+	unsigned changes;
+} w;
+
+static void set_policy(const char *rules)
+{
+	struct policy_env env = { .now = 1 };
+	static struct diag_list d;
+	char text[4000], error[1024] = "";
+	const char *why;
+	size_t size;
+	int r;
+
+	snprintf(text, sizeof(text), "version: 1\nmode: enforce\ninside: [10.0.0.0/8, \"fd00::/8\"]\n%s", rules);
+	diag_init(&d, "policy", text, strlen(text));
+	free(w.blob);
+	r = policy_compile(text, strlen(text), &env, &d, &w.blob, &size);
+	if (r < 0 && diag_format(&d, 0, error, sizeof(error)))
+		fail_msg("%s", error);
+	assert_int_equal(policy_open(w.blob, size, &w.policy, &why), 0);
+	w.j.policy = &w.policy;
+	w.j.policy_no++;
+}
+
+static void world_sized(const char *rules, uint32_t pairs)
+{
+	struct hash_key key = { { 7 } };
+	uint8_t boot[16] = { 0 };
+
+	if (w.mem)
+		munmap(w.mem, w.size);
+	w.size = area_size(pairs, pairs * 2);
+	w.mem = mmap(NULL, w.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_true(w.mem != MAP_FAILED);
+	memset(&w.j, 0, sizeof(w.j));
+	memset(w.counter, 0, sizeof(w.counter));
+	w.now = (struct mono){ 5000 * NS_PER_S };
+	area_format(w.mem, pairs, pairs * 2, 1, &key, 1, boot, w.now);
+	assert_int_equal(area_open(w.mem, w.size, &w.j.area), 0);
+	w.j.counter = w.counter;
+	set_policy(rules);
+}
+
+static void world(const char *rules)
+{
+	world_sized(rules, 1024);
+}
+
+struct how {
+	uint8_t opener, exit, local;
+	uint16_t sport, dport;
+};
+
+static bool send_as(const char *src, const char *dst, uint32_t len, struct how how)
+{
+	struct judge_packet v = { .opener = how.opener, .exit = how.exit, .local = how.local };
+
+	assert_int_equal(addr_parse(src, &v.p.src), 0);
+	assert_int_equal(addr_parse(dst, &v.p.dst), 0);
+	v.p.len = len;
+	v.p.proto = 6;
+	v.p.sport = how.sport ? how.sport : 40000;
+	v.p.dport = how.dport ? how.dport : 443;
+	judge_batch(&w.j, &v, 1, w.now);
+	return v.pass;
+}
+
+/* As many packets of 1000 bytes as pass, at most n. */
+static uint64_t pour_as(const char *src, const char *dst, unsigned n, struct how how)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		bytes += send_as(src, dst, 1000, how) ? 1000 : 0;
+	return bytes;
+}
+
+static uint64_t pour(const char *src, const char *dst, unsigned n)
+{
+	return pour_as(src, dst, n, (struct how){ 0 });
+}
+
+static void on_change(void *ctx, uint32_t account)
+{
+	(void)ctx;
+	(void)account;
+	w.changes++;
+}
+
+static void pass_time(uint64_t seconds)
+{
+	w.now = mono_add_s(w.now, seconds);
+	judge_review(&w.j, w.now, on_change, NULL);
+}
+
+static void sane(void)
+{
+	const char *why = "";
+
+	if (area_check(&w.j.area, &why) < 0)
+		fail_msg("%s", why);
+}
+
+static struct prefix one(const char *text)
+{
+	struct prefix p;
+
+	assert_int_equal(prefix_parse(text, &p), 0);
+	return p;
+}
+
+static struct prefix everywhere(void)
+{
+	return (struct prefix){ .len = 0 };
+}
+
+#define PAIR_RULE "rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: 10kB, 1h: 30kB}, action: block, hold: 1m}\n"
+
+static void exact_and_back(void **state)
+{
+	(void)state;
+	world(PAIR_RULE);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.10", 50), 10000);	/* another pair, its own budget */
+	assert_int_equal(pour("10.30.0.1", "203.0.113.9", 50), 50000);		/* nobody judges it */
+	pass_time(30);
+	assert_int_equal(w.changes, 2);		/* two blocks began */
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 0);
+	pass_time(40);				/* hold is over and the minute, its oldest bucket counted whole, is too */
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
+	pass_time(70);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
+	pass_time(70);				/* now the hour decides */
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 0);
+	pass_time(3600 + 300);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
+	sane();
+}
+
+/* Random traffic against a list of everything that passed: no window's truth ever exceeds its limit, and nothing is refused that
+ * the limit and one bucket would have had room for. */
+static void never_past(void **state)
+{
+	static struct {
+		uint64_t s;
+		uint32_t len;
+	} log[20000];
+	static const struct {
+		uint64_t s, bytes, bucket;
+	} limit[] = { { 60, 20000, 5 }, { 3600, 120000, 300 }, { 86400, 600000, 3600 } };
+	uint32_t seed = 3;
+	unsigned n = 0;
+
+	(void)state;
+	world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: 20kB, 1h: 120kB, 24h: 600kB}, "
+	      "action: block, hold: 5s}\n");
+	for (unsigned i = 0; i < 15000; i++) {
+		uint32_t len = 40 + (seed = seed * 1664525 + 1013904223) % 1460;
+		uint64_t now = mono_s(w.now);
+		bool pass = send_as("10.20.0.15", "203.0.113.9", len, (struct how){ 0 });
+
+		if (pass) {
+			log[n].s = now;
+			log[n++].len = len;
+		}
+		for (unsigned k = 0; k < 3; k++) {
+			uint64_t sum = 0;
+
+			for (unsigned e = n; e-- > 0 && log[e].s + limit[k].s > now;)
+				sum += log[e].len;
+			assert_true(sum <= limit[k].bytes);
+		}
+		if ((seed >> 8) % 4 == 0)
+			w.now = mono_add_s(w.now, (seed >> 12) % ((seed >> 20) % 50 ? 6 : 4000));
+		if ((seed >> 9) % 8 == 0)
+			pass_time(0);
+	}
+	assert_true(n > 1000);
+	sane();
+}
+
+static void all_must_pay(void **state)
+{
+	(void)state;
+	world("groups:\n  g: {hosts: [10.20.0.0/24]}\nrules:\n"
+	      "  - {name: p, from: g, to: outside, per: pair, limit: {1h: 10kB}, action: block}\n"
+	      "  - {name: h, from: g, to: outside, per: host, limit: {1h: 15kB}, action: block}\n"
+	      "  - {name: g, from: g, to: outside, per: group, limit: {1h: 22kB}, action: block}\n");
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.10", 50), 5000);	/* the host's */
+	assert_int_equal(pour("10.20.0.16", "203.0.113.9", 50), 7000);		/* the group's */
+	assert_int_equal(pour("10.20.0.17", "203.0.113.9", 50), 0);
+	/* What was refused cost nobody anything [J1]. */
+	for (uint32_t i = 0; i < w.j.area.h->accounts; i++)
+		if (table_is_full(&w.j.area.accounts, i) && w.j.area.account[i].key.kind == SUBJECT_GROUP)
+			assert_int_equal(w.j.area.account[i].spent, 22000);
+	sane();
+}
+
+static void contract_first(void **state)
+{
+	(void)state;
+	world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: host, limit: {1h: 10kB}, action: block}\n"
+	      "contracts:\n  - {name: c, from: 10.20.0.15, to: outside, ports: [tcp/873], budget: {per: total, 24h: 50kB}, until: never}\n");
+	struct how backup = { .opener = OPENER_INSIDE, .dport = 873 }, other = { .opener = OPENER_INSIDE, .dport = 22 };
+
+	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 40, backup), 40000);
+	assert_int_equal(pour_as("10.20.0.15", "203.0.113.9", 40, other), 10000);	/* the rule had spent nothing */
+	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 40, backup), 10000);	/* blocked host, contract goes on */
+	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 40, backup), 0);	/* beyond the clause: the rule's */
+	sane();
+}
+
+static void opener_and_ports(void **state)
+{
+	(void)state;
+	world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, ports: [tcp/443], opened_by: outside, per: pair, limit: {1h: 5kB}, "
+	      "action: block}\n");
+	struct how pull = { .opener = OPENER_OUTSIDE, .sport = 443, .dport = 50000 };
+	struct how push = { .opener = OPENER_INSIDE, .sport = 50000, .dport = 443 };
+	struct how other = { .opener = OPENER_OUTSIDE, .sport = 444, .dport = 50000 };
+
+	assert_int_equal(pour_as("10.20.0.15", "203.0.113.9", 20, pull), 5000);
+	assert_int_equal(pour_as("10.20.0.15", "203.0.113.9", 20, push), 20000);
+	assert_int_equal(pour_as("10.20.0.15", "203.0.113.9", 20, other), 20000);
+	/* Who opened is not known: not a way around. */
+	assert_int_equal(pour_as("10.20.0.15", "203.0.113.9", 20, (struct how){ 0 }), 0);
+	sane();
+}
+
+static void exits(void **state)
+{
+	(void)state;
+	world("exits:\n  vpn: {interfaces: [wg0], hosts: [10.250.0.0/16]}\nrules:\n"
+	      "  - {name: r, from: 10.20.0.0/24, to: vpn, per: host, limit: {1h: 5kB}, action: block}\n");
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 20), 20000);
+	assert_int_equal(pour("10.20.0.15", "10.250.0.5", 3), 3000);
+	assert_int_equal(pour_as("10.20.0.15", "203.0.113.9", 20, (struct how){ .exit = 1 }), 2000);	/* by its interface */
+	assert_int_equal(pour("10.20.0.15", "10.250.0.6", 3), 0);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 20), 20000);
+	sane();
+}
+
+static void named_host_is_one(void **state)
+{
+	(void)state;
+	world("hosts:\n  file01: {addresses: [10.20.0.15, \"fd00:20::15\"]}\nrules:\n"
+	      "  - {name: r, from: file01, to: outside, per: host, limit: {1h: 10kB}, action: block}\n");
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 6), 6000);
+	assert_int_equal(pour("fd00:20::15", "2001:db8::1", 6), 4000);
+	sane();
+}
+
+static void outside_is_a_64(void **state)
+{
+	(void)state;
+	world("rules:\n  - {name: r, from: \"fd00::/8\", to: outside, per: pair, limit: {1h: 10kB}, action: block}\n");
+	assert_int_equal(pour("fd00::1", "2001:db8:1:2::1", 6), 6000);
+	assert_int_equal(pour("fd00::1", "2001:db8:1:2:ffff::9", 6), 4000);
+	assert_int_equal(pour("fd00::1", "2001:db8:1:3::1", 6), 6000);
+	sane();
+}
+
+static void protected_passes(void **state)
+{
+	(void)state;
+	world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: host, limit: {1h: 10kB}, action: block}\n"
+	      "protect: [203.0.113.53]\n");
+	assert_int_equal(pour("10.20.0.15", "203.0.113.53", 30), 30000);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 30), 0);	/* the budget is gone */
+	assert_int_equal(pour("10.20.0.15", "203.0.113.53", 30), 30000);
+	sane();
+}
+
+static void brake(void **state)
+{
+	(void)state;
+	world(PAIR_RULE "brake: {subjects: 2, in: 10m}\n");
+	assert_int_equal(pour("10.20.0.1", "203.0.113.9", 20), 10000);
+	assert_int_equal(pour("10.20.0.2", "203.0.113.9", 20), 10000);
+	assert_int_equal(pour("10.20.0.3", "203.0.113.9", 20), 20000);	/* the third: only alerted */
+	pass_time(1);
+	assert_int_equal(w.j.area.h->blocks, 2);
+	assert_int_equal(w.j.area.h->braked, 1);
+	sane();
+}
+
+static void observe_by_hand(void **state)
+{
+	(void)state;
+	world(PAIR_RULE);
+	assert_int_equal(pour("10.20.0.1", "203.0.113.9", 20), 10000);
+	atomic_store(&w.j.area.h->observe_until_ns, mono_add_s(w.now, 600).ns);
+	judge_policy_changed(&w.j, w.now);
+	pass_time(1);
+	assert_int_equal(pour("10.20.0.1", "203.0.113.9", 20), 20000);
+	assert_int_equal(w.j.area.h->blocks, 0);
+	w.now = mono_add_s(w.now, 600);
+	judge_policy_changed(&w.j, w.now);
+	assert_int_equal(pour("10.20.0.1", "203.0.113.9", 20), 0);	/* the hour is full */
+	sane();
+}
+
+static void unblock_exactly(void **state)
+{
+	struct prefix src = one("10.20.0.15"), dst = one("203.0.113.9");
+	uint32_t n = 0;
+
+	(void)state;
+	world(PAIR_RULE);
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 3600, w.now, &n), -ENOENT);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 3600, w.now, &n), 0);
+	assert_int_equal(n, 1);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 5000);
+	dst = everywhere();
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 0, 3600, w.now, &n), 0);	/* default: the smallest limit */
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 3000, 10, w.now, &n), 0);
+	w.now = mono_add_s(w.now, 11);		/* the grant is over */
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 0);
+	sane();
+}
+
+static void by_hand(void **state)
+{
+	struct area_dynamic allow = { .uid = 11, .budget = 7000, .id = "a" }, block = { .uid = 12, .id = "b" };
+
+	(void)state;
+	world(PAIR_RULE);
+	allow.src = one("10.20.0.15");
+	allow.dst = one("203.0.113.9");
+	allow.until_ns = mono_add_s(w.now, 600).ns;
+	block.src = one("10.20.0.16");
+	block.until_ns = mono_add_s(w.now, 600).ns;
+	assert_int_equal(judge_allow(&w.j, &allow, w.now), 0);
+	assert_int_equal(judge_allow(&w.j, &allow, w.now), -EEXIST);
+	assert_int_equal(judge_block(&w.j, &block, w.now), 0);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 17000);	/* the allowance, then the rule's own */
+	assert_int_equal(pour("10.20.0.16", "203.0.113.9", 5), 0);
+	assert_int_equal(pour("10.20.0.16", "198.51.100.1", 5), 0);
+	pass_time(601);
+	assert_int_equal(pour("10.20.0.16", "198.51.100.1", 5), 5000);
+	sane();
+}
+
+static void reload_keeps_sums(void **state)
+{
+	(void)state;
+	world(PAIR_RULE);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 8), 8000);
+	set_policy("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: 12kB}, action: block}\n");
+	judge_policy_changed(&w.j, w.now);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 8), 4000);
+	set_policy("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: 11kB}, action: alert}\n");
+	judge_policy_changed(&w.j, w.now);
+	pass_time(0);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 8), 8000);	/* alert only: the block is lifted */
+	set_policy("rules:\n  - {name: other, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: 3kB}, action: block}\n");
+	judge_policy_changed(&w.j, w.now);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 8), 3000);	/* another rule: from zero */
+	sane();
+}
+
+static void full_table(void **state)
+{
+	uint64_t bytes = 0;
+
+	(void)state;
+	world_sized("rules:\n  - {name: h, from: 10.20.0.0/16, to: outside, per: host, limit: {1h: 3MB}, action: block}\n"
+		    "  - {name: p, from: 10.20.0.0/16, to: outside, per: pair, limit: {1h: 1MB}, action: alert}\n", 128);
+	for (unsigned i = 0; i < 2000; i++) {
+		char dst[32];
+
+		snprintf(dst, sizeof(dst), "203.0.%u.%u", i / 250, i % 250 + 1);
+		bytes += pour("10.20.0.15", dst, 1);
+	}
+	assert_int_equal(bytes, 2000000);
+	for (uint32_t i = 0; i < w.j.area.h->pairs; i++)
+		if (table_is_full(&w.j.area.pairs, i))
+			bytes -= w.j.area.pair[i].bytes;
+	assert_int_equal(bytes, 0);		/* every byte is in a pair or in the host's overflow record */
+	assert_true(w.counter[AC_OVERFLOW] > 0);
+	assert_int_equal(pour("10.20.0.15", "198.51.100.1", 2000), 1000000);	/* and the host's limit is exact */
+	sane();
+	for (unsigned i = 0; i < 4; i++) {	/* room is made, and what they passed stays the host's */
+		judge_evict_retire(&w.j, w.now);
+		judge_evict_release(&w.j);
+	}
+	sane();
+	for (uint32_t i = 0; i < w.j.area.h->pairs; i++)
+		if (table_is_full(&w.j.area.pairs, i))
+			bytes += w.j.area.pair[i].bytes;
+	assert_int_equal(bytes + w.j.area.h->folded_bytes, 3000000);
+}
+
+static void pseudo_hosts(void **state)
+{
+	(void)state;
+	world("rules:\n  - {name: r, from: [10.0.0.0/8], to: outside, per: host, limit: {1h: 5kB}, action: block}\n"
+	      "  - {name: g, from: gateway, to: outside, per: host, limit: {1h: 4kB}, action: block}\n");
+	assert_int_equal(pour_as("10.20.0.1", "203.0.113.9", 9, (struct how){ .local = 1 }), 4000);
+	assert_int_equal(pour("192.0.2.77", "203.0.113.9", 9), 9000);	/* unlisted: no rule names it */
+	assert_int_equal(pour("10.20.0.2", "203.0.113.9", 9), 5000);
+	sane();
+}
+
+/* A finding: opened once, at most one report a minute unless the verdict changes, closed when quiet. */
+static void reports(void **state)
+{
+	struct account_cold *c = NULL;
+
+	(void)state;
+	world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: 10kB, 1h: 15kB}, action: alert, hold: 2m}\n");
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 200), 200000);
+	for (uint32_t i = 0; i < w.j.area.h->accounts; i++)
+		if (table_is_full(&w.j.area.accounts, i))
+			c = &w.j.area.account_cold[i];
+	assert_non_null(c);
+	assert_int_equal(c->rev, 1);		/* further window and doublings came within the minute */
+	assert_int_equal(c->over, 3);
+	assert_true(c->pending);
+	pass_time(61);
+	assert_int_equal(c->rev, 2);
+	assert_false(c->pending);
+	pass_time(3600 + 600);			/* every window has room, and it was quiet for hold */
+	assert_int_equal(c->rev, 3);
+	assert_int_equal(c->over, 0);
+	sane();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(exact_and_back),    cmocka_unit_test(never_past),	 cmocka_unit_test(all_must_pay),
+		cmocka_unit_test(contract_first),    cmocka_unit_test(opener_and_ports), cmocka_unit_test(exits),
+		cmocka_unit_test(named_host_is_one), cmocka_unit_test(outside_is_a_64),	 cmocka_unit_test(protected_passes),
+		cmocka_unit_test(brake),	     cmocka_unit_test(observe_by_hand),	 cmocka_unit_test(unblock_exactly),
+		cmocka_unit_test(by_hand),	     cmocka_unit_test(reload_keeps_sums), cmocka_unit_test(full_table),
+		cmocka_unit_test(pseudo_hosts),	     cmocka_unit_test(reports),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
