@@ -1,0 +1,271 @@
+/* test_finding.c - findings as JSON and as a line: always parses, always valid UTF-8 without control characters, never too long.
+ * With an argument it prints one finding of each kind and some at random, for the schema's test.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "finding.h"
+#include "policy.h"
+#include "utf8.h"
+
+static char json[FINDING_JSON_MAX];
+
+static struct finding pair_alert(void)
+{
+	struct finding f = {
+		.event = EVENT_ALERT,
+		.wall_us = 1795444922577026,
+		.finding_id = 0xfedcba9876543210,
+		.incident_id = 0xfedcba9876543210,
+		.seq = 7,
+		.rev = 3,
+		.activity = ACTIVITY_UPDATE,
+		.gateway = "gw1",
+		.policy_version = 41,
+		.subject_kind = "pair",
+		.subject_name = "file01",
+		.subject_ip = "10.20.0.15",
+		.rule = "bulk-leak",
+		.per = "pair",
+		.opened_by = OPENER_OUTSIDE,
+		.signature = "bulk-leak: 500.0 MB in 1h, limit 500.0 MB",
+		.category = "bulk-egress",
+		.action = "block",
+		.severity = SEVERITY_HIGH,
+		.observed_bytes = 500000000,
+		.limit_bytes = 500000000,
+		.refused_bytes = 88100000,
+		.window_s = 3600,
+		.nreasons = 2,
+		.reason = { { 3600, 500000000, 500000000 }, { 86400, 2100000000, 2000000000 } },
+		.ntop = 1,
+		.top = { { "10.20.0.15", "203.0.113.9", "file01", 443, 500000000 } },
+		.verdict = VERDICT_BLOCK,
+		.until_us = 1795446722577026,
+		.until_window_s = 86400,
+		.first_seen_us = 1795440000000001,
+		.last_seen_us = 1795444922577000,
+		.stored_compressed = 700ULL << 30,
+		.seen_bytes = 123456789012,
+		.unseen_bytes = 17,
+		.how_to_allow = "egressctl unblock file01 203.0.113.9 --budget 1GB --for 1h --reason '...'",
+		.src_ip = "10.20.0.15",
+		.dest_ip = "203.0.113.9",
+		.community_id = "1:LQU9qZlK+B5F3KDmev6m5PMibrg=",
+	};
+
+	return f;
+}
+
+static struct finding host_alert(void)
+{
+	struct finding f = pair_alert();
+
+	snprintf(f.subject_kind, sizeof(f.subject_kind), "host");
+	snprintf(f.per, sizeof(f.per), "host");
+	f.src_ip[0] = f.dest_ip[0] = f.community_id[0] = '\0';
+	f.verdict = VERDICT_WOULD_BLOCK;
+	f.until_us = f.until_window_s = 0;
+	f.stored_compressed = 0;
+	f.activity = ACTIVITY_CREATE;
+	f.ntop = FINDING_TOP;
+	for (unsigned i = 1; i < FINDING_TOP; i++)
+		f.top[i] = (struct finding_top){ "10.20.0.15", "2001:db8:1:2::/64", "", 0, 1000 - i };
+	return f;
+}
+
+static struct finding group_alert(void)
+{
+	struct finding f = host_alert();
+
+	snprintf(f.subject_kind, sizeof(f.subject_kind), "group");
+	snprintf(f.subject_name, sizeof(f.subject_name), "sakura-servers");
+	snprintf(f.per, sizeof(f.per), "group");
+	snprintf(f.exit, sizeof(f.exit), "maintenance-vpn");
+	f.subject_ip[0] = '\0';
+	f.activity = ACTIVITY_CLOSE;
+	f.verdict = VERDICT_ALLOW;
+	return f;
+}
+
+static struct finding plain(enum finding_event event)
+{
+	struct finding f = {
+		.event = event,
+		.wall_us = 1795444922577026,
+		.finding_id = 1ULL << 63 | 9,
+		.incident_id = 1ULL << 63 | 9,
+		.seq = 9,
+		.rev = 1,
+		.gateway = "gw1",
+		.subject_kind = "gateway",
+		.subject_name = "gw1",
+		.rule = "engine-restart",
+		.signature = "the engine was restarted; no packet passed unjudged",
+		.category = "health",
+		.action = "alert",
+		.severity = SEVERITY_HIGH,
+		.verdict = VERDICT_ALERT,
+		.first_seen_us = 1795444922577026,
+		.last_seen_us = 1795444922577026,
+	};
+
+	if (event == EVENT_DECISION) {
+		snprintf(f.category, sizeof(f.category), "decision");
+		f.rule[0] = '\0';
+		snprintf(f.decision_id, sizeof(f.decision_id), "0b5c");
+		snprintf(f.decision_result, sizeof(f.decision_result), "refused");
+		snprintf(f.decision_why, sizeof(f.decision_why), "beyond the local policy's max_ttl of 86400 s");
+	}
+	return f;
+}
+
+static json_t *parsed(const struct finding *f)
+{
+	json_error_t error;
+	json_t *o;
+	int n = finding_json(f, json, sizeof(json));
+
+	assert_true(n > 0 && (size_t)n == strlen(json));
+	for (int i = 0; i < n;) {
+		unsigned k = utf8_printable(json + i, (size_t)(n - i));
+
+		assert_true(k > 0);
+		i += (int)k;
+	}
+	o = json_loads(json, JSON_REJECT_DUPLICATES, &error);
+	if (!o)
+		fail_msg("%s\n%s", error.text, json);
+	return o;
+}
+
+static const char *string_at(const json_t *o, const char *key)
+{
+	return json_string_value(json_object_get(o, key));
+}
+
+static void fields(void **state)
+{
+	struct finding f = pair_alert();
+	json_t *o = parsed(&f);
+
+	(void)state;
+	assert_string_equal(string_at(o, "timestamp"), "2026-11-23T14:42:02.577026Z");
+	assert_string_equal(string_at(o, "finding_id"), "fedcba9876543210");
+	assert_string_equal(string_at(o, "alert_id"), "fedcba9876543210-3");
+	assert_string_equal(string_at(o, "window"), "1h");
+	assert_string_equal(string_at(o, "opened_by"), "outside");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(o, "alert"), "severity")), 2);
+	assert_string_equal(string_at(json_object_get(o, "verdict"), "until_window"), "1d");
+	assert_true(json_is_null(json_object_get(o, "exit")));
+	json_decref(o);
+}
+
+static void hostile_text(void **state)
+{
+	static const char *const bad[] = { "a\nb", "\"},{\"x\":\"", "\x1b[31mred", "\xff\xfe", "\xe2\x80\xae" "evil", "\xc0\xaf",
+					   "back\\slash", "tab\there", "\x7f", "\xed\xa0\x80" };
+	char line[1024];
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct finding f = pair_alert();
+
+		snprintf(f.rule, sizeof(f.rule), "%s", bad[i]);
+		snprintf(f.subject_name, sizeof(f.subject_name), "%s", bad[i]);
+		snprintf(f.gateway, sizeof(f.gateway), "%s", bad[i]);
+		snprintf(f.how_to_allow, sizeof(f.how_to_allow), "%s", bad[i]);
+		json_decref(parsed(&f));
+		assert_true(finding_line(&f, line, sizeof(line)) > 0);
+		for (size_t k = 0; line[k];) {
+			unsigned n = utf8_printable(line + k, strlen(line + k));
+
+			assert_true(n > 0);
+			k += n;
+		}
+	}
+}
+
+static void fill(char *to, size_t size)
+{
+	memset(to, '\x1b', size - 1);	/* four characters each when escaped */
+	to[size - 1] = '\0';
+}
+
+static void largest(void **state)
+{
+	struct finding f = pair_alert();
+	int n;
+
+	(void)state;
+	fill(f.subject_name, sizeof(f.subject_name));
+	fill(f.rule, sizeof(f.rule));
+	fill(f.gateway, sizeof(f.gateway));
+	fill(f.signature, sizeof(f.signature));
+	fill(f.how_to_allow, sizeof(f.how_to_allow));
+	f.ntop = FINDING_TOP;
+	f.nreasons = FINDING_REASONS;
+	for (unsigned i = 0; i < FINDING_TOP; i++)
+		fill(f.top[i].name, sizeof(f.top[i].name));
+	json_decref(parsed(&f));
+	n = finding_json(&f, json, 9000);	/* top is shortened first */
+	assert_true(n > 0 && n < 9000);
+	assert_int_equal(finding_json(&f, json, 500), -EMSGSIZE);
+}
+
+static void words(void **state)
+{
+	struct finding f = pair_alert();
+	char b[16], line[300];
+
+	(void)state;
+	assert_string_equal(format_bytes(0, b), "0 B");
+	assert_string_equal(format_bytes(999, b), "999 B");
+	assert_string_equal(format_bytes(1000, b), "1.0 kB");
+	assert_string_equal(format_bytes(999999, b), "999.9 kB");	/* cut, not rounded */
+	assert_string_equal(format_bytes(500000000, b), "500.0 MB");
+	assert_string_equal(format_bytes(UINT64_MAX, b), "18.4 EB");
+	assert_string_equal(format_duration(90, b), "90s");
+	assert_string_equal(format_duration(3600, b), "1h");
+	assert_string_equal(format_duration(30 * 86400, b), "30d");
+	assert_true(finding_line(&f, line, sizeof(line)) > 0);
+	assert_string_equal(line, "alert high: file01 -> 203.0.113.9 bulk-leak (update): 500.0 MB in 1h (limit 500.0 MB), "
+				  "blocked, refused 88.1 MB");
+	assert_int_equal(finding_line(&f, line, 20), -EMSGSIZE);
+}
+
+static int print_all(void)
+{
+	struct finding f[] = { pair_alert(), host_alert(), group_alert(), plain(EVENT_HEALTH), plain(EVENT_DECISION) };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(f); i++) {
+		if (finding_json(&f[i], json, sizeof(json)) < 0)
+			return 1;
+		puts(json);
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(fields),
+		cmocka_unit_test(hostile_text),
+		cmocka_unit_test(largest),
+		cmocka_unit_test(words),
+	};
+
+	(void)argv;
+	if (argc > 1)
+		return print_all();
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
