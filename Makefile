@@ -57,7 +57,7 @@ $B/libdaemon.a: $(filter-out $B/daemon/main.o,$(call obj,$(daemon_src)))
 	$(Q)rm -f $@; $(AR) rcs $@ $^
 
 $(call prog,$(unit_src) $(torture_src) $(bench_src) $(live_src)): $B/%: $B/%.o $B/libdaemon.a $B/libegress.a
-	$(Q)$(CC) $(LDFLAGS) -o $@ $< $B/libdaemon.a $B/libegress.a $(LDLIBS) -lcmocka -lpcap
+	$(Q)$(CC) $(LDFLAGS) -o $@ $< $B/libdaemon.a $B/libegress.a $(LDLIBS) -lcmocka -lpcap -lurcu-cds
 
 $B/tests/%.o: BASE += -Idaemon -Itests
 
