@@ -1,7 +1,7 @@
 /* table.c - see table.h for the contract.
  *
- * A group is one 64-bit word of eight tags. Whoever frees a slot leaves "deleted" unless its group has another empty one:
- * a group that was ever without an empty tag stays so, and no record is ever behind an empty tag of its path [T8].
+ * A group is one 64-bit word of eight tags. Whoever frees a slot leaves "deleted" unless its group has another empty
+ * one: a group that was ever without an empty tag stays so, and no record is ever behind an empty tag of its path [T8].
  */
 #include "table.h"
 
@@ -78,8 +78,8 @@ static bool change_tag(struct table *t, uint32_t slot, unsigned from, unsigned t
 	do {
 		if (tag_in(was, slot % 8) != from)
 			return false;
-		/* [F1'] Release: the record is written before it is found; pairs with F1. Acquire: a freed record's zeroes
-		 * [T7] were stored by whoever released the slot; pairs with F3. */
+		/* [F1'] Release: the record is written before it is found; pairs with F1. Acquire: whoever released the
+		 * slot stored a freed record's zeroes [T7] before; pairs with F3. */
 	} while (!atomic_compare_exchange_weak_explicit(word, &was, with_tag(was, slot % 8, to),
 							memory_order_acq_rel, memory_order_relaxed));
 	return true;
@@ -164,7 +164,7 @@ static void free_slot(struct table *t, uint32_t slot)
 	memset(table_key_at(t, slot), 0, t->stride);
 	do {
 		to = with_tag(was, slot % 8, table_empties(was) ? TAG_EMPTY : TAG_DELETED);
-		/* [F3] Release: the zeroes above, before the slot can be taken; pairs with the acquire in change_tag(). */
+		/* [F3] Release: the zeroes above, before the slot can be taken; pairs with F1' in change_tag(). */
 	} while (!atomic_compare_exchange_weak_explicit(word, &was, to, memory_order_acq_rel, memory_order_relaxed));
 }
 

@@ -11,16 +11,16 @@
  *                 allocation. Fixed capacity.
  * [T5] Crash      After every instruction the table is usable after table_recover() in a process that is alone: a kill
  *                 loses no published record and publishes no half-written key.
- * [T6] Lifetime   A slot number is valid until the record is evicted; eviction is two steps, retire and release, between
- *                 which the caller waits until no thread can still hold the number (grace period).
+ * [T6] Lifetime   A slot number is valid until the record is evicted; eviction is two steps, retire and release,
+ *                 between which the caller waits until no thread can still hold the number (grace period).
  * [T7] Zero       A freshly inserted record's bytes beyond the key are what release left: all 0.
- * [T8] Path       A key lives in one of the TABLE_PROBE groups of its path: the home group (low bits of the hash), then on
- *                 by an odd step (bits 32..55). No empty tag is ever before a record on its path, so a search ends at the
- *                 first group that has one.
+ * [T8] Path       A key lives in one of the TABLE_PROBE groups of its path: the home group (low bits of the hash), then
+ *                 on by an odd step (bits 32..55). No empty tag is ever before a record on its path, so a search ends
+ *                 at the first group that has one.
  * Not here        what a record means (pair.h, account.h), hashing (hash.h), grace periods (caller).
  *
- * Why not the next group: neighbours fill up together, and who comes last to a run of 16 full groups finds no place: from
- * 71 % full on. With a step of the key's own the first is refused at 82 %, and 3 of 900,000 by 7/8 (2^20 slots).
+ * Why not the next group: neighbours fill up together, and who comes last to a run of 16 full groups finds no place:
+ * from 71 % full on. With a step of the key's own the first is refused at 82 %, and 3 of 900,000 by 7/8 (2^20 slots).
  *
  * Tag byte: 0x00 empty, 0x01 busy (being written or wiped), 0x02 dying, 0x03 deleted, 0x80|7 hash bits full.
  */
@@ -125,8 +125,8 @@ static inline void table_prefetch_record(const struct table *t, uint64_t hash)
 	/* Relaxed: a hint. */
 	uint64_t m = table_match(atomic_load_explicit(&t->groups[home], memory_order_relaxed), table_tag(hash));
 
-	/* Without asking whether m is 0: a wrong branch costs more than a line that nobody wants. To the second level only: a
-	 * batch of lines at once is more than the first level has places for (1 M keys: 25.4 against 26.9 ns). */
+	/* Without asking whether m is 0: a wrong branch costs more than a line that nobody wants. To the second level only:
+	 * a batch of lines at once is more than the first level has places for (1 M keys: 25.4 against 26.9 ns). */
 	__builtin_prefetch(table_key_at(t, home * 8 + (uint32_t)__builtin_ctzll(m | 1ULL << 63) / 8), 0, 2);
 }
 

@@ -1,14 +1,15 @@
 /* The table's lookup and the charge of the record found, against liburcu's cds_lfht doing the same work:
  *
- *   both    keys of 32 bytes in random order, batches of 64: first all keys of the batch are made and hashed (SipHash-2-4,
- *           one function), then looked up and charged by one compare-and-swap below a cap.
+ *   both    keys of 32 bytes in random order, batches of 64: first all keys of the batch are made and hashed
+ *           (SipHash-2-4, one function), then looked up and charged by one compare-and-swap below a cap.
  *   ours    prefetches between the steps, as the engine's workers do. Records are struct account.
- *   lfht    urcu-qsbr, a quiescent state a batch; nodes are cache lines of one array: links, key, two counters. It has no
- *           way to prefetch. One bucket a node or two, each charged after its lookup or all after all lookups: the fastest
- *           of the four is the rival.
+ *   lfht    urcu-qsbr, a quiescent state a batch; nodes are cache lines of one array: links, key, two counters. It has
+ *           no way to prefetch. One bucket a node or two, each charged after its lookup or all after all lookups: the
+ *           fastest of the four is the rival.
  *
  * Costs are the threads' CPU time per operation: of lookup and charge alone, which is the whole less a pass that only
- * makes and hashes the same keys; and with the hash, which is the whole less a pass that only makes them. Output: ratio.h.
+ * makes and hashes the same keys; and with the hash, which is the whole less a pass that only makes them. Output:
+ * ratio.h.
  */
 #include <pthread.h>
 #include <sched.h>

@@ -3,8 +3,8 @@
  * [B1] Interleaved  A round is A,B,B,A: what drifts slowly on the machine falls on both sides alike.
  * [B2] Beside it    every round also has A,A,A,A, taken apart in the same way; it should give 1.
  * [B3] Robust       the figure is the median of the rounds' ratios, with a 95 % interval by bootstrap.
- * [B4] Honest       "met": the whole interval keeps the goal and A/A's is within 3 %; "missed": the whole interval breaks
- *                   it; "inconclusive": everything else.
+ * [B4] Honest       "met": the whole interval keeps the goal and A/A's is within 3 %; "missed": the whole interval
+ *                   breaks it; "inconclusive": everything else.
  * Output is one JSON object a line, for build/bench.json. A ratio is cost(B) / cost(A).
  */
 #pragma once

@@ -1,8 +1,9 @@
 /* The table under threads: TORTURE_SECONDS (3) a part.
  *
- * same keys      all threads insert the same keys, each in an order of its own: every key is inserted by exactly one [T3].
- * evict          threads find or insert and count into what they found, one thread evicts with a grace period: in the end
- *                every count is there, and no record was ever another key's [T6], nor not wiped [T7].
+ * same keys      all threads insert the same keys, each in an order of its own: every key is inserted by exactly one
+ *                [T3].
+ * evict          threads find or insert and count into what they found, one thread evicts with a grace period: in the
+ *                end every count is there, and no record was ever another key's [T6], nor not wiped [T7].
  * Hashes are deliberately bad: few homes, one tag.
  */
 #include <errno.h>

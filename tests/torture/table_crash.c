@@ -1,5 +1,6 @@
-/* [T5]: a process with three threads that insert, retire and release at full speed in shared memory is killed at a random
- * moment; its parent recovers the table and checks it. KILLS (300) times; the table goes on from what the last one left.
+/* [T5]: a process with three threads that insert, retire and release at full speed in shared memory is killed at a
+ * random moment; its parent recovers the table and checks it. KILLS (300) times; the table goes on from what the last
+ * one left.
  *
  * What must hold after each kill is written down by the threads beside the table: HELD after an insert has returned,
  * LEAVING before a retire. A HELD key must be found, with its payload; a record given to the recovery's caller must be
@@ -76,8 +77,8 @@ static uint64_t bad_hash(void *ctx, const struct table_key *k)	/* 8 homes, 4 ste
 	return (h & 7) * 4 | (h >> 8 & 3) << 33 | (h >> 16 & 1) << 57;
 }
 
-/* Relaxed all through: who looks at it after the kill is another process. The order of the stores is that of the program,
- * as a kill happens between two instructions. */
+/* Release: the slot's number and payload stand before the key is HELD; pairs with the acquire loads of the threads. After
+ * a kill the stores have happened in the order of the program: it dies between two instructions. */
 static void note(uint32_t n, uint8_t what)
 {
 	atomic_store_explicit(&area->journal[n], what, memory_order_release);

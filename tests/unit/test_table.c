@@ -1,5 +1,5 @@
-/* The table against a model that cannot be wrong: an array of who sits in which slot. Random operations, hashes from good
- * to constant, table_check() after every step. */
+/* The table against a model that cannot be wrong: an array of who sits in which slot. Random operations, hashes from
+ * good to constant, table_check() after every step. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
