@@ -96,8 +96,12 @@ static void fill_verdict(const struct area *a, const struct policy_rule *r, uint
 	} else if (!(state & ACCOUNT_OPEN)) {
 		f->verdict = VERDICT_ALLOW;
 	} else {
-		/* Mode observe, `egressctl observe`, the brake: something else than the rule's word lets it through. */
-		f->verdict = r->action == ACTION_BLOCK && r->kind == RULE_RULE ? VERDICT_WOULD_BLOCK : VERDICT_ALERT;
+		/* Mode observe, `egressctl observe`, the brake: something else than the rule's word lets it through. A rule that
+		 * enforces and does not block has granted credit (unblock). */
+		bool held = !r->enforce || state & ACCOUNT_BRAKED ||
+			    clock_mono().ns < atomic_load_explicit(&a->h->observe_until_ns, memory_order_relaxed);
+
+		f->verdict = r->action == ACTION_BLOCK && r->kind == RULE_RULE && held ? VERDICT_WOULD_BLOCK : VERDICT_ALERT;
 	}
 	snprintf(f->action, sizeof(f->action), "%s", policy_action_name(r->action));
 	f->refused_bytes = atomic_load_explicit(&a->account[slot].refused, memory_order_relaxed) - c->opened_refused;
