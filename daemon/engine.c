@@ -72,6 +72,9 @@ static int wake(void *ctx)
 {
 	struct engine *e = ctx;
 
+	/* The relay at once: the main thread may be waiting for the kernel, which takes its time over a change of the sets. */
+	if (eventfd_write(FD_BELL, 1) < 0)
+		return -errno;
 	return eventfd_write(e->wake, 1) < 0 ? -errno : 0;
 }
 

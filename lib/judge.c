@@ -90,8 +90,6 @@ static void overflow(struct judge *j, struct judge_packet *v, struct mono now)
 		r = table_insert(&a->pairs, v->hash, (const struct table_key *)&v->key, &slot);
 		if (r == 0)
 			a->pair_cold[slot].first_ns = now.ns;
-		if (j->notify)
-			(void)j->notify(j->ctx);	/* the review makes room */
 	}
 	v->pair = slot;
 }

@@ -49,7 +49,7 @@ struct judge {
 	const struct policy *policy;	/* NULL: no policy yet, everything passes and is accounted */
 	uint32_t policy_no;		/* changes with `policy`, never 0: accounts remember which one they were matched to */
 	_Atomic uint64_t *counter;	/* area_worker.counter, or the caller's own AC_COUNT of them */
-	int (*notify)(void *ctx);	/* an account was blocked: wake the reviewer; NULL */
+	int (*notify)(void *ctx);	/* a finding changed: wake who reports and who reviews; NULL */
 	void *ctx;
 	int64_t wall_offset_s;		/* unix seconds - boottime seconds, for contracts' until */
 	struct judge_source source[JUDGE_SOURCES];

@@ -100,6 +100,8 @@ void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now
 	/* Release: the relay that sees this rev sees the finding's fields; its acquire is in the relay's scan. */
 	atomic_fetch_add_explicit(&c->rev, 1, memory_order_release);
 	area_ring(&j->area, slot);
+	if (j->notify)
+		(void)j->notify(j->ctx);	/* lost: the review comes within a second anyway */
 }
 
 /* Marks windows whose sum with `more` passes the limit, and doublings; true when something new is to be said. */
@@ -172,8 +174,6 @@ static void block(struct judge *j, uint32_t slot, const struct policy_rule *r, u
 	set_state(a, ACCOUNT_BLOCKED);
 	atomic_store_explicit(&a->cap, 0, memory_order_relaxed);
 	ledger_report(j, slot, true, now);
-	if (j->notify)
-		(void)j->notify(j->ctx);	/* lost: the review comes within a second anyway */
 }
 
 void ledger_unblock(struct judge *j, uint32_t slot, struct mono now)

@@ -47,7 +47,7 @@ sort -n "$LAB_DIR/fsync" -o "$LAB_DIR/fsync"
 at() { awk -v p="$2" '{ v[NR] = $1 } END { i = int(NR * p + 0.999); print v[i < 1 ? 1 : i] }' "$1"; }
 n=$(wc -l <"$LAB_DIR/ms")
 [ "$n" -ge $((FINDINGS * 9 / 10)) ] || { echo "only $n of $FINDINGS findings were heard"; exit 1; }
-p50=$(at "$LAB_DIR/ms" 0.5) p99=$(at "$LAB_DIR/ms" 0.99) f99=$(at "$LAB_DIR/fsync" 0.99)
+p50=$(at "$LAB_DIR/ms" 0.5) p99=$(at "$LAB_DIR/ms" 0.99) f99=$(printf %.2f "$(at "$LAB_DIR/fsync" 0.99)")
 low=$(head -n 1 "$LAB_DIR/ms") high=$(tail -n 1 "$LAB_DIR/ms")
 row() { # NAME VALUE GOAL VERDICT
 	echo "{\"name\":\"$1\",\"value\":$2,\"low\":$low,\"high\":$high,\"unit\":\"ms\",\"against\":\"fdatasync p99 $f99 ms\"," \
