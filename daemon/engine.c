@@ -188,7 +188,7 @@ static void decision(struct engine *e, const struct proto_msg *m)
 	uint32_t n = 0;
 	int r = decide(e, m, now, &n);
 
-	enforce_review(e, now);
+	blocked_review(e, now);
 	tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0 ? n : 0,
 	     r == -ENOENT   ? "nothing is blocked there"
 	     : r == -ENOSPC ? "too many decisions in force"
@@ -247,7 +247,7 @@ static void second(struct engine *e)
 	e->judge.wall_offset_s = offset;
 	for (unsigned i = 0; i < e->nworkers; i++)
 		__atomic_store_n(&e->worker[i].judge.wall_offset_s, offset, __ATOMIC_RELAXED);
-	enforce_review(e, now);
+	blocked_review(e, now);
 	enforce_health(e, now);
 	if (workers_alive(e, now))
 		tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
@@ -285,7 +285,7 @@ static void run(struct engine *e, int timer, int sigfd)
 			return;
 		}
 		if (p[1].revents && read(e->wake, &n, sizeof(n)) == sizeof(n)) {
-			enforce_review(e, clock_mono());
+			blocked_review(e, clock_mono());
 			(void)eventfd_write(FD_BELL, 1);
 		}
 		if (p[2].revents && read(timer, &n, sizeof(n)) == sizeof(n)) {
@@ -327,8 +327,7 @@ static int open_queues(struct engine *e)
 			else
 				snprintf(text, sizeof(text), "queue %u: %s: is nfnetlink_queue in this kernel?", w->queue,
 					 strerror(-r));
-			log_error("%s", text);
-			tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);
+			tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);	/* who says it */
 			return r;
 		}
 		if (!(info.flags & NFQ_GSO))
@@ -462,7 +461,7 @@ int engine_main(void)
 	}
 	if (e.policy) {
 		enforce_rules(&e);
-		enforce_review(&e, clock_mono());
+		blocked_review(&e, clock_mono());
 		become_ready(&e);
 	}
 	run(&e, timer, sigfd);

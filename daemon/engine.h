@@ -5,7 +5,7 @@
  * [E2] Policy    workers change policy at a batch's end (QSBR); a packet is judged by one policy as a whole.
  * [E3] Alive     PROTO_ALIVE goes to the supervisor only while every worker's heartbeat advances.
  * [E4] Confined  after start: no new socket, no file opened for writing, no capability but CAP_NET_ADMIN.
- * Files          engine.c (main thread), worker.c (packets), enforce.c (policy and blocks into the kernel), confine.c.
+ * Files          engine.c (main thread), worker.c (packets), enforce.c (policy into the kernel), blocked.c (blocks), confine.c.
  */
 #pragma once
 
@@ -77,9 +77,13 @@ void worker_recover(struct engine *e, unsigned index);
 /* rules_stand: the kernel has this very policy's rules from the engine before; enforce_rules() follows when the workers run. */
 int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_stand, char why[200]) MUST_CHECK;
 void enforce_rules(struct engine *e);
-/* judge_review(), then blocked sets follow; counters are read. */
-void enforce_review(struct engine *e, struct mono now);
 void enforce_health(struct engine *e, struct mono now);
+void enforce_worry(struct engine *e, enum area_health what);	/* counted; the relay tells */
+
+/* blocked.c: judge_review(), then the kernel's sets follow. */
+void blocked_review(struct engine *e, struct mono now);
+void blocked_forget(struct engine *e);	/* take all elements out: their names or their right to stand change */
+void blocked_settle(struct engine *e);	/* bytes that the sets refused, to their accounts */
 
 /* confine.c */
 int confine_engine(void) MUST_CHECK;

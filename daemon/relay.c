@@ -559,8 +559,7 @@ int relay_main(void)
 	if (e < 0) {
 		if (!why[0])
 			snprintf(why, sizeof(why), "relay: %s", strerror(-e));
-		log_error("%s", why);
-		tell(PROTO_FAILED, why);
+		tell(PROTO_FAILED, why);	/* the supervisor says it */
 		return EXIT_FAILURE;
 	}
 	tell(PROTO_RELAY_READY, "");

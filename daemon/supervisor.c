@@ -316,9 +316,11 @@ static int reap(struct supervisor *s)
 				log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");
 				return -ECHILD;
 			}
-			log_warning("%s died (%s %d); starting it again", c->role,
+			log_warning("%s died (%s %d%s%s); starting it again", c->role,
 				    WIFSIGNALED(status) ? "signal" : "exit code",
-				    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+				    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), s->failed[0] ? ": " : "",
+				    s->failed);
+			s->failed[0] = '\0';
 			if (c->ready || clock_mono().ns - c->started_ns > NS_PER_S)
 				start_child(s, (enum child_role)i);	/* else by the second's work: no storm */
 		}
@@ -417,6 +419,8 @@ static void stop(struct supervisor *s)
 	sd_notify(0, "STOPPING=1");
 	end(&s->child[RELAY], SIGTERM);
 	end(&s->child[ENGINE], SIGUSR1);
+	if (!s->child[ENGINE].ready)
+		return;	/* no rule in the kernel is ours: what is there belongs to another egressd */
 	pid = child_spawn("cleanup", fds, ARRAY_SIZE(fds), true);
 	if (pid > 0)
 		wait_for(pid, STOP_MS);

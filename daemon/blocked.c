@@ -1,0 +1,267 @@
+/* blocked.c - blocks into the kernel's sets: which elements an account's block is, and what they refused. Main thread only.
+ *
+ * The queue refuses what is blocked in any case; an element spares it the packets, answers the inside host, and holds while all of us
+ * are dead. So where an element would say more than the rule (a contract, an allow in force, ports), there is none.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "clock.h"
+#include "engine.h"
+#include "log.h"
+
+#define BLOCK_BATCH 256
+
+struct block_list {
+	struct rules_block item[BLOCK_BATCH];
+	uint32_t account[BLOCK_BATCH];
+	size_t n;
+};
+
+static void add_address(struct block_list *l, uint32_t account, uint8_t kind, bool reject, struct addr src,
+			struct prefix dst, uint64_t ms)
+{
+	if (l->n == BLOCK_BATCH)
+		return;	/* the rest of a block is the queue's: refused there all the same */
+	l->account[l->n] = account;
+	l->item[l->n++] = (struct rules_block){
+		.kind = kind, .reject = reject, .src = src, .dst = dst, .timeout_ms = ms,
+	};
+}
+
+static struct prefix out_prefix(const struct account_key *k)
+{
+	struct prefix p = { .len = k->out_family == 4 ? 128 : 64 };
+
+	if (k->out_family == 4)
+		p.addr = addr_from_v4(k->out);
+	else
+		memcpy(p.addr.b, k->out, sizeof(k->out));
+	return p;
+}
+
+/* Addresses of an account's inside part: one, or all of a named host. */
+static size_t inside_addresses(const struct policy *p, const uint8_t in[16], struct addr *to, size_t max)
+{
+	static const uint8_t zero[12];
+	uint32_t uid;
+	size_t n = 0;
+
+	if (memcmp(in, zero, sizeof(zero)) != 0) {
+		to[0] = addr_from_v6(in);
+		return 1;
+	}
+	memcpy(&uid, in + 12, sizeof(uid));
+	for (uint32_t i = 0; i < p->h->nhost_addrs && n < max; i++)
+		if (p->host[p->host_addr[i].host].uid == uid)
+			to[n++] = p->host_addr[i].addr;
+	return n;
+}
+
+/* An `allow` in force for some of what the element would stop. */
+static bool allowed(const struct engine *e, const struct addr *src, const struct prefix *dst, uint64_t now_ns)
+{
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
+		const struct area_dynamic *d = &e->area.h->dynamic[i];
+
+		if (d->kind == DYNAMIC_ALLOW && now_ns < d->until_ns && prefix_contains(&d->src, src) &&
+		    (d->dst.len == 0 || dst->len == 0 || prefix_contains(dst, &d->dst.addr) ||
+		     prefix_contains(&d->dst, &dst->addr)))
+			return true;
+	}
+	return false;
+}
+
+static uint32_t count_allows(const struct engine *e, uint64_t now_ns)
+{
+	uint32_t n = 0;
+
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++)
+		n += e->area.h->dynamic[i].kind == DYNAMIC_ALLOW && now_ns < e->area.h->dynamic[i].until_ns;
+	return n;
+}
+
+static void rule_elements(const struct engine *e, const struct policy_rule *r, const struct account_key *k, uint32_t slot,
+			  uint64_t ms, struct block_list *l)
+{
+	const struct policy *p = &e->policy->view;
+	bool pair = k->kind == SUBJECT_PAIR, reject = r->refuse == REFUSE_REJECT;
+	struct prefix dst = pair ? out_prefix(k) : (struct prefix){ 0 };
+	const struct policy_dst *to = pair ? policy_dst_of(p, &dst.addr) : NULL;
+	struct addr src[BLOCK_BATCH / 4];
+	size_t n = inside_addresses(p, k->in, src, ARRAY_SIZE(src));
+
+	if (r->form == FORM_ENGINE)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		if (pair && addr_is_v4(&src[i]) != (k->out_family == 4))
+			continue;
+		/* Where a contract may share the subject's bytes the queue alone refuses: an element would stop all of them. */
+		if (policy_form_for(p, (uint32_t)(r - p->rule), policy_src_of(p, &src[i]), to) == FORM_ENGINE)
+			continue;
+		if (ms && allowed(e, &src[i], &dst, clock_mono().ns))
+			continue;
+		add_address(l, slot, pair ? RULES_BLOCK_PAIR : RULES_BLOCK_HOST, reject, src[i], dst, ms);
+	}
+}
+
+static void dynamic_elements(const struct engine *e, uint32_t uid, uint32_t slot, uint64_t ms, struct block_list *l)
+{
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
+		const struct area_dynamic *d = &e->area.h->dynamic[i];
+
+		/* An ended one still names its addresses until the place is taken again. */
+		if (d->uid != uid || d->src.len != 128)
+			continue;
+		if (d->dst.len == 0)
+			add_address(l, slot, RULES_BLOCK_HOST, true, d->src.addr, (struct prefix){ 0 }, ms);
+		else if (d->dst.len == 128 && addr_is_v4(&d->dst.addr))
+			add_address(l, slot, RULES_BLOCK_PAIR, true, d->src.addr, d->dst, ms);
+	}
+}
+
+/* Kernel elements of an account's block, as its rule and key say; none where an element cannot say it. */
+static void elements_of(const struct engine *e, uint32_t slot, uint64_t ms, struct block_list *l)
+{
+	const struct account_cold *c = &e->area.account_cold[slot];
+	const struct account_key *k = &e->area.account[slot].key;
+	int i;
+
+	if (c->rule == ACCOUNT_DYNAMIC) {
+		dynamic_elements(e, k->rule, slot, ms, l);
+		return;
+	}
+	i = e->policy ? policy_rule_by_uid(&e->policy->view, k->rule) : -1;
+	if (i >= 0)
+		rule_elements(e, &e->policy->view.rule[i], k, slot, ms, l);
+}
+
+struct sync {
+	struct engine *e;
+	struct mono now;
+	struct block_list add, del;
+};
+
+static bool is_blocked(const struct area *a, uint32_t slot)
+{
+	return atomic_load_explicit(&a->account[slot].state, memory_order_relaxed) & ACCOUNT_BLOCKED;
+}
+
+static void flush_blocks(struct sync *s)
+{
+	int r = s->del.n ? rules_block_del(s->e->rules, s->del.item, s->del.n) : 0;
+
+	if (r == 0 && s->add.n)
+		r = rules_block_add(s->e->rules, s->add.item, s->add.n);
+	if (r < 0) {
+		enforce_worry(s->e, HEALTH_RULES_FAILED);
+		log_error("blocked sets: %s; blocks hold in the queue, and the sets are tried again", strerror(-r));
+		for (size_t i = 0; i < s->add.n; i++)
+			s->e->area.account_cold[s->add.account[i]].announced = 0;
+	}
+	s->add.n = s->del.n = 0;
+}
+
+static void block_changed(void *ctx, uint32_t slot)
+{
+	struct sync *s = ctx;
+	struct account_cold *c = &s->e->area.account_cold[slot];
+
+	if (s->add.n > BLOCK_BATCH / 2 || s->del.n > BLOCK_BATCH / 2)
+		flush_blocks(s);
+	if (is_blocked(&s->e->area, slot) && c->blocked_until_ns > s->now.ns) {
+		c->kernel_refused = 0;
+		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS, &s->add);
+	} else {
+		elements_of(s->e, slot, 0, &s->del);
+	}
+}
+
+/* Before the policy changes: elements are named by its words. */
+void blocked_forget(struct engine *e)
+{
+	struct sync s = { .e = e, .now = clock_mono() };
+
+	for (uint32_t i = 0; i < e->area.h->accounts; i++) {
+		if (!table_is_full(&e->area.accounts, i) || !e->area.account_cold[i].announced)
+			continue;
+		elements_of(e, i, 0, &s.del);
+		e->area.account_cold[i].announced = 0;
+		mark_for_review(&e->area, i);
+		if (s.del.n > BLOCK_BATCH / 2)
+			flush_blocks(&s);
+	}
+	flush_blocks(&s);
+}
+
+/* What the sets refused belongs to the account and its pair. */
+static int refused_in_kernel(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes)
+{
+	struct engine *e = ctx;
+
+	(void)packets;
+	for (uint32_t w = 0; w < e->area.h->accounts / 64; w++)
+		for (uint64_t left = atomic_load_explicit(&e->area.open[w], memory_order_relaxed); left;
+		     left &= left - 1) {
+			uint32_t slot = w * 64 + (uint32_t)__builtin_ctzll(left);
+			struct account_cold *c = &e->area.account_cold[slot];
+			struct block_list l = { .n = 0 };
+
+			if (!is_blocked(&e->area, slot))
+				continue;
+			elements_of(e, slot, 0, &l);
+			for (size_t i = 0; i < l.n; i++)
+				if (l.item[i].kind == b->kind && addr_cmp(&l.item[i].src, &b->src) == 0 &&
+				    addr_cmp(&l.item[i].dst.addr, &b->dst.addr) == 0)
+					c->kernel_seen += bytes;
+		}
+	return 0;
+}
+
+/* And to the pair that crossed, where the subject is one pair: its classes cannot be told apart in the kernel. */
+static void refused_of_pair(struct engine *e, uint32_t account, uint64_t bytes)
+{
+	uint32_t pair = e->area.account_cold[account].pair;
+
+	if (e->area.account[account].key.kind == SUBJECT_PAIR && pair < e->area.h->pairs && table_is_full(&e->area.pairs, pair))
+		atomic_fetch_add_explicit(&e->area.pair_cold[pair].refused, bytes, memory_order_relaxed);
+}
+
+void blocked_settle(struct engine *e)
+{
+	int r;
+
+	if (atomic_load_explicit(&e->area.h->blocks, memory_order_relaxed) == 0)
+		return;
+	r = rules_block_dump(e->rules, refused_in_kernel, e);
+	for (uint32_t i = 0; i < e->area.h->accounts; i++) {
+		struct account_cold *c = &e->area.account_cold[i];
+		uint64_t seen = c->kernel_seen;
+
+		if (!seen)
+			continue;
+		c->kernel_seen = 0;
+		if (r < 0)
+			continue;
+		if (seen > c->kernel_refused) {
+			atomic_fetch_add_explicit(&e->area.account[i].refused, seen - c->kernel_refused,
+						  memory_order_relaxed);
+			refused_of_pair(e, i, seen - c->kernel_refused);
+			__atomic_store_n(&c->last_ns, clock_mono().ns, __ATOMIC_RELAXED);
+		}
+		c->kernel_refused = seen;
+	}
+}
+
+void blocked_review(struct engine *e, struct mono now)
+{
+	struct sync s = { .e = e, .now = now };
+	uint32_t allows = count_allows(e, now.ns);
+
+	if (allows != e->allows)
+		blocked_forget(e);	/* which elements may stand has changed; the queue refuses meanwhile */
+	e->allows = allows;
+	judge_review(&e->judge, now, block_changed, &s);
+	flush_blocks(&s);
+}
