@@ -106,6 +106,8 @@ static void become_ready(struct engine *e)
 	if (e->ready)
 		return;
 	e->ready = true;
+	if (e->flavour == RULES_XT_NFQUEUE && atomic_load_explicit(&e->area.h->engine_starts, memory_order_relaxed) == 1)
+		log_notice("this kernel has no nft queue statement; the xt NFQUEUE target does the same");
 	tell(FD_SUPER, PROTO_READY, 0, 0, 0, "", -1);
 }
 

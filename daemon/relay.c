@@ -319,9 +319,13 @@ static void report_all(struct relay *r, bool all)
 		r->spool_sick = true;
 		return;
 	}
-	if (r->spool_sick)
+	if (r->spool_sick) {
 		log_notice("spool: writing again");
-	r->spool_sick = false;
+		pthread_mutex_lock(&r->spool_lock);
+		(void)!report_health(r->report, "spool", "findings could not be written to disk for a while; see the journal");
+		pthread_mutex_unlock(&r->spool_lock);
+	}
+	r->spool_sick = false;	/* the alert goes out with the next findings or second */
 	courier_poke(r->courier);
 }
 
