@@ -83,8 +83,9 @@ bench: all benches
 install: all
 	install -D -m 755 $B/egressd $(DESTDIR)$(PREFIX)/sbin/egressd
 	install -D -m 755 $B/egressctl $(DESTDIR)$(PREFIX)/bin/egressctl
-	install -D -m 640 config/egressd.yaml $(DESTDIR)$(ETC)/egressd/egressd.yaml
-	install -D -m 640 config/policy.yaml $(DESTDIR)$(ETC)/egressd/policy.yaml
+	# What an admin has written stays.
+	for f in egressd policy; do [ -e $(DESTDIR)$(ETC)/egressd/$$f.yaml ] || \
+	  install -D -m 640 config/$$f.yaml $(DESTDIR)$(ETC)/egressd/$$f.yaml || exit 1; done
 	install -D -m 644 systemd/egressd.service $(DESTDIR)$(UNITDIR)/egressd.service
 	install -D -m 644 systemd/egressd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf
 	install -D -m 644 systemd/egressd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/egressd.conf

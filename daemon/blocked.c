@@ -237,7 +237,7 @@ void blocked_settle(struct engine *e)
 	r = rules_block_dump(e->rules, refused_in_kernel, e);
 	for (uint32_t i = 0; i < e->area.h->accounts; i++) {
 		struct account_cold *c = &e->area.account_cold[i];
-		uint64_t seen = c->kernel_seen;
+		uint64_t seen = table_is_full(&e->area.accounts, i) ? c->kernel_seen : 0;
 
 		if (!seen)
 			continue;

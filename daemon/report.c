@@ -172,7 +172,7 @@ static int recall(struct report *r)
 	if (h.n)
 		qsort(h.item, h.n, sizeof(*h.item), by_id);
 	for (uint32_t i = 0; e == 0 && i < r->a->h->accounts; i++) {
-		uint64_t id = r->a->account_cold[i].finding_id;
+		uint64_t id = table_is_full(&r->a->accounts, i) ? r->a->account_cold[i].finding_id : 0;
 		uint32_t rev = id ? written_rev(&h, id) : 0;
 
 		if (!rev)
@@ -348,7 +348,8 @@ int report_scan(struct report *r, bool all)
 	all = all || to - r->bell > AREA_BELL;
 	if (all) {
 		for (uint32_t i = 0; e >= 0 && i < h->accounts; i++) {
-			e = r->a->account_cold[i].finding_id ? report_account(r, i, scans, now) : 0;
+			/* Tags first: a look at a record that was never used would give it memory. */
+			e = table_is_full(&r->a->accounts, i) ? report_account(r, i, scans, now) : 0;
 			written += e > 0;
 			scans -= e > 0 && scans;
 		}
@@ -356,7 +357,7 @@ int report_scan(struct report *r, bool all)
 		for (uint64_t at = r->bell; e >= 0 && at < to; at++) {
 			uint32_t slot = atomic_load_explicit(&h->bell[at % AREA_BELL], memory_order_acquire);
 
-			e = slot < h->accounts ? report_account(r, slot, scans, now) : 0;
+			e = slot < h->accounts && table_is_full(&r->a->accounts, slot) ? report_account(r, slot, scans, now) : 0;
 			written += e > 0;
 			scans -= e > 0 && scans;
 		}
