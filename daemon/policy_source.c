@@ -125,8 +125,7 @@ int policy_source_compile(const struct config *c, const char *text, size_t len, 
 	if (!text) {
 		r = config_read_file(c->policy, POLICY_MAX, &own, &len);
 		if (r < 0) {
-			snprintf(why, why_size, "%s: %s", c->policy, strerror(-r));
-			log_error("policy %s", why);
+			snprintf(why, why_size, "policy %s: %s", c->policy, strerror(-r));
 			return r;
 		}
 		text = own;

@@ -1,6 +1,7 @@
 /* policy_source.h - from a policy file to a sealed blob, with all errors told. Relay only.
  *
- * [PS1] Whole    any error: no descriptor, every error on the log and in `why` (the first, and how many).
+ * [PS1] Whole    any error: no descriptor; -EINVAL: every error on the log and in `why` (the first, and whether there are
+ *                more); another: in `why` alone.
  * [PS2] Last     the blob in force is kept as state_dir/policy.blob, so that a gateway whose policy file is broken at boot
  *                goes on with what it had.
  */

@@ -53,6 +53,7 @@ struct relay {
 	uint64_t seconds;
 	uint64_t health[HEALTH_COUNT];
 	bool spool_sick;
+	bool told;		/* why there is no policy */
 	struct control_ctx ctl;
 };
 
@@ -237,8 +238,12 @@ static int first_policy(struct relay *r, char *why, size_t size)
 	if (atomic_load_explicit(&r->area.h->rules_in, memory_order_acquire) && adopt_policy(r) == 0)
 		return 0;
 	e = policy_source_compile(&r->config, NULL, 0, &p, why, size);
+	r->told = e == -EINVAL;	/* every error, one line each */
 	if (e < 0 && policy_source_last(&r->config, &p) == 0) {
+		if (!r->told)
+			log_error("%s", why);
 		log_error("starting with the last good policy instead of %s", r->config.policy);
+		r->told = false;
 		if (report_health(r->report, "policy", "the policy file has errors; the last good policy is in force") < 0)
 			log_warning("health alert not written");
 		e = 0;
@@ -563,7 +568,7 @@ int relay_main(void)
 	if (e < 0) {
 		if (!why[0])
 			snprintf(why, sizeof(why), "relay: %s", strerror(-e));
-		tell(PROTO_FAILED, why);	/* the supervisor says it */
+		tell(PROTO_FAILED, r.told ? "" : why);	/* the supervisor says it */
 		return EXIT_FAILURE;
 	}
 	tell(PROTO_RELAY_READY, "");

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,8 +50,9 @@ struct supervisor {
 	int peer[2];		/* [ENGINE], [RELAY] */
 	struct child child[ROLES];
 	uint64_t alive_ns;
-	bool told_ready;
-	char failed[200];
+	bool told_ready, refused;	/* a child said that it cannot work ... */
+	bool took_over;		/* the area was kept by the service manager: rules in the kernel may be our predecessor's */
+	char failed[200];	/* ... and why; empty when it has said it in lines of its own */
 };
 
 /* ---- what must outlive the children ---- */
@@ -171,6 +173,7 @@ static int open_area(struct supervisor *s, char **names, int n)
 
 	if (fd >= 0 && area_fits(fd, &s->config)) {
 		s->area = fd;
+		s->took_over = true;
 		log_notice("took over the running table");
 		return 0;
 	}
@@ -297,7 +300,7 @@ static void start_child(struct supervisor *s, enum child_role role)
 /* Too many deaths before anything ever worked: the machine needs an admin, not a storm. [V3] */
 static bool hopeless(const struct supervisor *s, const struct child *c)
 {
-	return !s->told_ready && (s->failed[0] || c->starts >= EARLY_DEATHS);
+	return !s->told_ready && (s->refused || c->starts >= EARLY_DEATHS);
 }
 
 static int reap(struct supervisor *s)
@@ -313,7 +316,8 @@ static int reap(struct supervisor *s)
 				continue;
 			c->pid = -1;
 			if (hopeless(s, c)) {
-				log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");
+				if (s->failed[0] || !s->refused)
+					log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");
 				return -ECHILD;
 			}
 			log_warning("%s died (%s %d%s%s); starting it again", c->role,
@@ -365,6 +369,7 @@ static void hear(struct supervisor *s, enum child_role role)
 		tell_ready(s);
 	} else if (m.kind == PROTO_FAILED) {
 		snprintf(s->failed, sizeof(s->failed), "%.*s", (int)sizeof(m.u.reply.text) - 1, m.u.reply.text);
+		s->refused = true;
 	}
 	if (fd >= 0)
 		close(fd);
@@ -410,17 +415,31 @@ static void end(struct child *c, int sig)
 	c->pid = -1;
 }
 
+/* A start that failed leaves the kernel as it found it: blocks of a killed predecessor hold, and rules of another egressd
+ * stay. rules_in is of this area, so in a new one it speaks of our own engine. */
+static bool rules_are_ours(const struct supervisor *s)
+{
+	struct area_header *h = mmap(NULL, sizeof(*h), PROT_READ, MAP_SHARED, s->area, 0);
+	bool in;
+
+	if (h == MAP_FAILED)
+		return true;
+	in = atomic_load_explicit(&h->rules_in, memory_order_relaxed);
+	munmap(h, sizeof(*h));
+	return in && !s->took_over;
+}
+
 /* [V5] The engine takes the rules out while it still answers; the cleanup child makes sure, also when it is dead. */
-static void stop(struct supervisor *s)
+static void stop(struct supervisor *s, bool remove)
 {
 	struct child_fd fds[] = { { s->owner, FD_NFT_OWNER }, { s->keep, FD_NFT_KEEP } };
 	pid_t pid;
 
 	sd_notify(0, "STOPPING=1");
 	end(&s->child[RELAY], SIGTERM);
-	end(&s->child[ENGINE], SIGUSR1);
-	if (!s->child[ENGINE].ready)
-		return;	/* no rule in the kernel is ours: what is there belongs to another egressd */
+	end(&s->child[ENGINE], remove ? SIGUSR1 : SIGTERM);
+	if (!remove)
+		return;
 	pid = child_spawn("cleanup", fds, ARRAY_SIZE(fds), true);
 	if (pid > 0)
 		wait_for(pid, STOP_MS);
@@ -507,6 +526,6 @@ int supervisor_main(const char *config_path)
 	start_child(&s, RELAY);
 	start_child(&s, ENGINE);
 	r = loop(&s, sigfd);
-	stop(&s);
+	stop(&s, r > 0 || s.told_ready || rules_are_ours(&s));
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

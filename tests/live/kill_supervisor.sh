@@ -56,6 +56,11 @@ for failure in open closed; do
 	else
 		lab_is 0 "$got" "closed: what nobody judges is dropped"
 	fi
+	lab_egressd_config "$LAB_DIR/policy.yaml" failure=$failure runtime_dir="$LAB_DIR/policy.yaml/run"
+	in_ns gw timeout 10 "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml" >"$LAB_DIR/failing.log" 2>&1
+	lab_is 1 $? "$failure: a start that fails"
+	reaches sakura1 203.0.113.9 && not_ok "$failure: takes the block away" || ok "$failure: leaves the block where it is"
+	lab_egressd_config "$LAB_DIR/policy.yaml" failure=$failure
 	lab_egressd_restart || exit 1
 	lab_is "$before" "$(pair_bytes 203.0.113.10)" "$failure: bytes of the pair are restored"
 	lab_is "$blocked_sum" "$(sum 203.0.113.9)" "$failure: sums are restored"

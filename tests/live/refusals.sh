@@ -45,7 +45,7 @@ inside: [10.0.0.0/8]
 rules:
   - {name: x, from: 10.20.0.0/24, to: outside, per: pear, limit: {1h: 5}, action: block}
 END
-refused "a policy with errors: all at once, with place and remedy" 3 "bad.yaml:4:.*did you mean|bad.yaml:4:" \
+refused "a policy with errors: all at once, with place and remedy" 2 "bad.yaml:4:.*did you mean|bad.yaml:4:" \
 	"s#/state#/state2#; s#/run#/run2#; s#policy.yaml#bad.yaml#"
 cp "$LAB_DIR/policy.yaml" "$LAB_DIR/good.yaml"
 cp "$LAB_DIR/bad.yaml" "$LAB_DIR/policy.yaml"
