@@ -269,28 +269,27 @@ static int pick_all(struct control_call *q, struct pick **ret, size_t *ret_n)
 {
 	const struct area *a = q->ctx->area;
 	size_t n = 0, size = 1024;
-	struct pick *v = malloc(size * sizeof(*v));
+	struct pick *v = malloc(size * sizeof(*v)), *w;
 
-	for (uint32_t i = 0; v && i < a->h->accounts; i++) {
+	if (!v)
+		return control_refuse(q, -ENOMEM, "out of memory");
+	for (uint32_t i = 0; i < a->h->accounts; i++) {
 		const struct account_cold *c = &a->account_cold[i];
 
 		if (!table_is_full(&a->accounts, i) || !c->finding_id ||
 		    !control_rule(q->ctx->policy, a->account[i].key.rule))
 			continue;
 		if (n == size) {
-			struct pick *w = realloc(v, (size *= 2) * sizeof(*v));
-
-			if (!w)
+			w = realloc(v, (size *= 2) * sizeof(*v));
+			if (!w) {
 				free(v);
+				return control_refuse(q, -ENOMEM, "out of memory");
+			}
 			v = w;
-			if (!v)
-				break;
 		}
 		v[n++] = (struct pick){ i, control_state(a, i) & ACCOUNT_OPEN,
 					(int64_t)(q->now.ns - __atomic_load_n(&c->last_ns, __ATOMIC_RELAXED)) };
 	}
-	if (!v)
-		return control_refuse(q, -ENOMEM, "out of memory");
 	*ret = v;
 	*ret_n = n;
 	return 0;

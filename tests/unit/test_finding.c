@@ -172,7 +172,7 @@ static void fields(void **state)
 
 static void hostile_text(void **state)
 {
-	static const char *const bad[] = { "a\nb", "\"},{\"x\":\"", "\x1b[31mred", "\xff\xfe", "\xe2\x80\xae" "evil", "\xc0\xaf",
+	static const char *const bad[] = { "a\nb", "\"},{\"x\":\"", "\x1b[31mred", "\xff\xfe", "\xe2\x80\xae!evil", "\xc0\xaf",
 					   "back\\slash", "tab\there", "\x7f", "\xed\xa0\x80" };
 	char line[1024];
 
