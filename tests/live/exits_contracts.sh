@@ -211,8 +211,8 @@ rules:
   - {name: group, from: sakura, to: outside, per: group, limit: {1h: 20MB}, action: block}
   - {name: host, from: sakura, to: outside, per: host, limit: {1h: 1GB}, action: block}
 END
-watch g4 ip saddr 10.20.0.0/24
-watch g6 ip6 saddr fd00:20::/64
+watch g4 oifname wan ip saddr 10.20.0.0/24
+watch g6 oifname wan ip6 saddr fd00:20::/64
 pull sakura1 10.20.0.15 203.0.113.71 8080 $((2 * LIMIT)) 32 >"$LAB_DIR/a" &
 a=$!
 pull sakura2 fd00:20::16 2001:db8:9::72 8080 $((2 * LIMIT)) 32 >"$LAB_DIR/b"
