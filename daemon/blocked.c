@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "clock.h"
@@ -195,27 +196,91 @@ void blocked_forget(struct engine *e)
 	flush_blocks(&s);
 }
 
-/* What the sets refused belongs to the account and its pair. */
-static int refused_in_kernel(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes)
-{
-	struct engine *e = ctx;
+struct owner {		/* an account and one element of its block; several accounts may share one */
+	struct rules_block element;
+	uint32_t account;
+};
 
-	(void)packets;
-	for (uint32_t w = 0; w < e->area.h->accounts / 64; w++)
-		for (uint64_t left = atomic_load_explicit(&e->area.open[w], memory_order_relaxed); left;
+struct owners {		/* sorted by element */
+	struct owner *v;
+	size_t n, room;
+};
+
+static int element_order(const struct rules_block *a, const struct rules_block *b)
+{
+	int by_src = addr_cmp(&a->src, &b->src);
+
+	if (a->kind != b->kind)
+		return a->kind < b->kind ? -1 : 1;
+	return by_src ? by_src : addr_cmp(&a->dst.addr, &b->dst.addr);
+}
+
+static int owner_order(const void *x, const void *y)
+{
+	const struct owner *a = x, *b = y;
+
+	return element_order(&a->element, &b->element);
+}
+
+static int owners_add(struct owners *o, const struct block_list *l, uint32_t account)
+{
+	if (o->n + l->n > o->room) {
+		size_t room = 2 * (o->n + l->n);
+		struct owner *v = realloc(o->v, room * sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		o->v = v;
+		o->room = room;
+	}
+	for (size_t i = 0; i < l->n; i++)
+		o->v[o->n++] = (struct owner){ l->item[i], account };
+	return 0;
+}
+
+static int owners_of(const struct engine *e, struct owners *o)
+{
+	static struct block_list l;	/* large, and there is one main thread */
+	int r = 0;
+
+	for (uint32_t w = 0; r == 0 && w < e->area.h->accounts / 64; w++)
+		for (uint64_t left = atomic_load_explicit(&e->area.open[w], memory_order_relaxed); r == 0 && left;
 		     left &= left - 1) {
 			uint32_t slot = w * 64 + (uint32_t)__builtin_ctzll(left);
-			struct account_cold *c = &e->area.account_cold[slot];
-			struct block_list l = { .n = 0 };
 
-			if (!is_blocked(&e->area, slot))
+			if (!table_is_full(&e->area.accounts, slot) || !is_blocked(&e->area, slot))
 				continue;
+			l.n = 0;
 			elements_of(e, slot, 0, &l);
-			for (size_t i = 0; i < l.n; i++)
-				if (l.item[i].kind == b->kind && addr_cmp(&l.item[i].src, &b->src) == 0 &&
-				    addr_cmp(&l.item[i].dst.addr, &b->dst.addr) == 0)
-					c->kernel_seen += bytes;
+			r = owners_add(o, &l, slot);
 		}
+	if (o->n)
+		qsort(o->v, o->n, sizeof(*o->v), owner_order);
+	return r;
+}
+
+struct settle {
+	struct engine *e;
+	struct owners owners;
+};
+
+/* What the sets refused belongs to the accounts and their pairs. */
+static int refused_in_kernel(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes)
+{
+	struct settle *s = ctx;
+	size_t lo = 0, hi = s->owners.n;
+
+	(void)packets;
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (element_order(&s->owners.v[mid].element, b) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < s->owners.n && element_order(&s->owners.v[lo].element, b) == 0; lo++)
+		s->e->area.account_cold[s->owners.v[lo].account].kernel_seen += bytes;
 	return 0;
 }
 
@@ -228,30 +293,36 @@ static void refused_of_pair(struct engine *e, uint32_t account, uint64_t bytes)
 		atomic_fetch_add_explicit(&e->area.pair_cold[pair].refused, bytes, memory_order_relaxed);
 }
 
+static void settle_account(struct engine *e, uint32_t account)
+{
+	struct account_cold *c = &e->area.account_cold[account];
+	uint64_t seen = c->kernel_seen;
+
+	c->kernel_seen = 0;
+	if (seen > c->kernel_refused) {
+		atomic_fetch_add_explicit(&e->area.account[account].refused, seen - c->kernel_refused, memory_order_relaxed);
+		refused_of_pair(e, account, seen - c->kernel_refused);
+		__atomic_store_n(&c->last_ns, clock_mono().ns, __ATOMIC_RELAXED);
+	}
+	if (seen)	/* 0: of this account all was settled, by an element before */
+		c->kernel_refused = seen;
+}
+
 void blocked_settle(struct engine *e)
 {
+	struct settle s = { .e = e };
 	int r;
 
 	if (atomic_load_explicit(&e->area.h->blocks, memory_order_relaxed) == 0)
 		return;
-	r = rules_block_dump(e->rules, refused_in_kernel, e);
-	for (uint32_t i = 0; i < e->area.h->accounts; i++) {
-		struct account_cold *c = &e->area.account_cold[i];
-		uint64_t seen = table_is_full(&e->area.accounts, i) ? c->kernel_seen : 0;
-
-		if (!seen)
-			continue;
-		c->kernel_seen = 0;
-		if (r < 0)
-			continue;
-		if (seen > c->kernel_refused) {
-			atomic_fetch_add_explicit(&e->area.account[i].refused, seen - c->kernel_refused,
-						  memory_order_relaxed);
-			refused_of_pair(e, i, seen - c->kernel_refused);
-			__atomic_store_n(&c->last_ns, clock_mono().ns, __ATOMIC_RELAXED);
-		}
-		c->kernel_refused = seen;
-	}
+	r = owners_of(e, &s.owners);
+	for (size_t i = 0; i < s.owners.n; i++)
+		e->area.account_cold[s.owners.v[i].account].kernel_seen = 0;	/* an engine may have died in between */
+	if (r == 0)
+		r = rules_block_dump(e->rules, refused_in_kernel, &s);
+	for (size_t i = 0; r == 0 && i < s.owners.n; i++)
+		settle_account(e, s.owners.v[i].account);
+	free(s.owners.v);
 }
 
 void blocked_review(struct engine *e, struct mono now)

@@ -463,6 +463,7 @@ int engine_main(void)
 	}
 	if (e.policy) {
 		enforce_rules(&e);
+		blocked_settle(&e);	/* the review puts the dead engine's elements in anew, and they count from zero */
 		blocked_review(&e, clock_mono());
 		become_ready(&e);
 	}
