@@ -40,6 +40,26 @@ static void test_key_matters(void **state)
 	}
 }
 
+/* [H2] Every count from none to more than two rounds of lanes, at every stride a caller may have. */
+static void test_many_keys(void **state)
+{
+	struct hash_key key = { { 7, 1, 255 } };
+	uint64_t data[13 * 8], hash[13];
+
+	(void)state;
+	for (unsigned i = 0; i < 13 * 8; i++)
+		data[i] = (i + 1) * 0x9e3779b97f4a7c15ULL;
+	for (size_t words = HASH_KEY_LEN / 8; words <= 8; words++)
+		for (unsigned n = 0; n <= 13; n++) {
+			memset(hash, 0xee, sizeof(hash));
+			hash_keys(&key, data, words * 8, n, hash);
+			for (unsigned i = 0; i < n; i++)
+				assert_int_equal(hash[i], hash_bytes(&key, data + i * words, HASH_KEY_LEN));
+			for (unsigned i = n; i < 13; i++)
+				assert_int_equal(hash[i], 0xeeeeeeeeeeeeeeeeULL);
+		}
+}
+
 static void test_blake2b_256(void **state)
 {
 	static const uint8_t abc[HASH_SUM_LEN] = {	/* b2sum -l 256 of "abc" */
@@ -67,6 +87,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_siphash_2_4),
 		cmocka_unit_test(test_key_matters),
+		cmocka_unit_test(test_many_keys),
 		cmocka_unit_test(test_blake2b_256),
 		cmocka_unit_test(test_uid),
 	};
