@@ -106,7 +106,6 @@ static int check_head(const uint8_t *p, size_t len, size_t *ret_len)
 int nfq_parse(const void *buf, size_t len, struct nfq_msg *ret)
 {
 	const uint8_t *p = buf;
-	struct nfq_msg m = { 0 };
 	bool have_id = false;
 	uint32_t cap_len = 0;
 	size_t end, at = PACKET_HEAD;
@@ -114,14 +113,14 @@ int nfq_parse(const void *buf, size_t len, struct nfq_msg *ret)
 
 	if (unlikely(r < 0))
 		return r;
-	m.queue = ntohs(get16(p + sizeof(struct nlmsghdr) + offsetof(struct nfgenmsg, res_id)));
+	*ret = (struct nfq_msg){ .queue = ntohs(get16(p + sizeof(struct nlmsghdr) + offsetof(struct nfgenmsg, res_id))) };
 	while (at < end && end - at >= NLA_HEAD) {
 		size_t alen = get16(p + at);
 		unsigned type = get16(p + at + 2) & NLA_TYPE_MASK;
 
 		if (unlikely(alen < NLA_HEAD || alen > end - at))
 			return -EBADMSG;
-		r = get_attr(type, p + at + NLA_HEAD, alen - NLA_HEAD, &m, &cap_len);
+		r = get_attr(type, p + at + NLA_HEAD, alen - NLA_HEAD, ret, &cap_len);
 		if (unlikely(r < 0))
 			return r;
 		have_id |= type == NFQA_PACKET_HDR;
@@ -130,8 +129,7 @@ int nfq_parse(const void *buf, size_t len, struct nfq_msg *ret)
 	if (unlikely(!have_id))
 		return -EBADMSG;
 	/* The larger one: a length that is too small would be a way around the accounting. */
-	m.len = MAX_OF(cap_len, m.caplen);
-	*ret = m;
+	ret->len = MAX_OF(cap_len, ret->caplen);
 	return 0;
 }
 

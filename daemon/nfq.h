@@ -69,8 +69,9 @@ uint32_t nfq_holder(uint16_t num);
 int nfq_receive(int fd, uint8_t *slot, size_t slot_stride, size_t slot_len, unsigned n, unsigned ret_len[],
 		int timeout_ms) MUST_CHECK;
 
-/* 0 and *ret; -EBADMSG not a packet message or broken; -ENOMSG a netlink error or done message. A message without payload is
- * a packet with caplen 0: its id can be answered. */
+/* 0 and *ret; -EBADMSG not a packet message or broken; -ENOMSG a netlink error or done message; *ret is then worth nothing
+ * (filled in place: a copy of what was just stored in pieces waits for the stores). A message without payload is a packet with
+ * caplen 0: its id can be answered. */
 int nfq_parse(const void *buf, size_t len, struct nfq_msg *ret) MUST_CHECK;
 
 /* Answers a batch in one sendmsg: repeats and short runs of drops one by one, first; the rest as one VERDICT_BATCH per run of

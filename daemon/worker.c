@@ -50,12 +50,11 @@ static uint8_t opener_of(const struct engine *e, const struct engine_policy *p, 
 	return (mark & e->config.mark_mask) == e->config.mark_mask ? OPENER_OUTSIDE : OPENER_INSIDE;
 }
 
-static void judged(struct engine_worker *w, const struct engine_policy *p, const struct nfq_msg *m,
-		   const struct packet *pkt, struct batch *b)
+/* Its packet is parsed: what else the judge asks about it. */
+static void judged(struct engine_worker *w, const struct engine_policy *p, const struct nfq_msg *m, struct batch *b)
 {
 	struct judge_packet *v = &b->judge[b->njudged];
 
-	v->p = *pkt;
 	v->opener = opener_of(w->e, p, m->mark);
 	v->exit = exit_of(p, m->outdev);
 	v->local = m->indev == 0;
@@ -68,7 +67,6 @@ static void take(struct engine_worker *w, const struct engine_policy *p, unsigne
 	struct area_worker *a = area_of(w);
 	enum packet_reason reason;
 	struct nfq_msg m;
-	struct packet pkt;
 	int r;
 
 	/* Relaxed: read after this process is dead only. */
@@ -81,9 +79,9 @@ static void take(struct engine_worker *w, const struct engine_policy *p, unsigne
 	}
 	b->slot[b->n] = slot;
 	b->verdict[b->n] = (struct nfq_verdict){ .id = m.id, .mark = m.mark, .answer = NFQ_ACCEPT };
-	reason = packet_parse(m.data, m.caplen, m.len, &pkt);
+	reason = packet_parse(m.data, m.caplen, m.len, &b->judge[b->njudged].p);
 	if (likely(reason == PACKET_OK)) {
-		judged(w, p, &m, &pkt, b);
+		judged(w, p, &m, b);
 	} else {
 		bool drop = w->e->config.failure == FAILURE_CLOSED;
 
