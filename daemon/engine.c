@@ -18,6 +18,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "area_map.h"
 #include "clock.h"
 #include "log.h"
 #include "nfq.h"
@@ -31,21 +32,6 @@
 static struct {
 	bool policy, snapshot;
 } given;
-
-static int map_fd(int fd, int prot, void **ret, size_t *ret_size)
-{
-	struct stat st;
-	void *p;
-
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	p = mmap(NULL, (size_t)st.st_size, prot, MAP_SHARED, fd, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	*ret = p;
-	*ret_size = (size_t)st.st_size;
-	return 0;
-}
 
 /* One engine at a time on an area: after a `kill -9` of the supervisor its successor may start us while the old engine's last
  * thread still runs. A POSIX record lock belongs to the process, and goes with it. */
@@ -377,7 +363,7 @@ static int start(struct engine *e)
 	if (r == 0)
 		r = wait_for_predecessor();
 	if (r == 0)
-		r = map_fd(FD_AREA, PROT_READ | PROT_WRITE, &mem, &size);
+		r = area_map(FD_AREA, PROT_READ | PROT_WRITE, &mem, &size);
 	if (r == 0)
 		r = area_open(mem, size, &e->area);
 	if (r < 0) {

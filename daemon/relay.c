@@ -18,6 +18,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "area_map.h"
 #include "clock.h"
 #include "control.h"
 #include "courier.h"
@@ -503,12 +504,11 @@ static int open_control(struct relay *r, char *why, size_t size)
 
 static int open_shared(struct relay *r, char *why, size_t size)
 {
-	struct stat st;
-	void *mem = MAP_FAILED;
+	size_t len;
+	void *mem;
 
-	if (pread(FD_CONFIG, &r->config, sizeof(r->config), 0) == sizeof(r->config) && fstat(FD_AREA, &st) == 0)
-		mem = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, FD_AREA, 0);	/* [Y1] */
-	if (mem != MAP_FAILED && area_open(mem, (size_t)st.st_size, &r->area) == 0)
+	if (pread(FD_CONFIG, &r->config, sizeof(r->config), 0) == sizeof(r->config) &&
+	    area_map(FD_AREA, PROT_READ, &mem, &len) == 0 && area_open(mem, len, &r->area) == 0)	/* [Y1] */
 		return 0;
 	snprintf(why, size, "shared memory of the supervisor cannot be used");
 	return -EPROTO;

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "area.h"
+#include "area_map.h"
 #include "children.h"
 #include "clock.h"
 #include "log.h"
@@ -150,17 +151,23 @@ static int new_area(const struct config *c)
 	struct hash_key key;
 	uint64_t id;
 	void *mem;
+	int r;
 
 	if (fd < 0)
 		return -errno;
 	fd = child_lift(fd);
 	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
 		return -errno;
-	mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (mem == MAP_FAILED || getrandom(&key, sizeof(key), 0) != sizeof(key) || getrandom(&id, sizeof(id), 0) != sizeof(id))
+	r = area_map(fd, PROT_READ | PROT_WRITE, &mem, &size);
+	if (r < 0)
+		return r;
+	if (getrandom(&key, sizeof(key), 0) != sizeof(key) || getrandom(&id, sizeof(id), 0) != sizeof(id))
 		return -errno;
 	boot_id(boot);
 	area_format(mem, c->pairs, accounts_for(c), c->queue_count, &key, id & UINT32_MAX, boot, clock_mono());
+	r = area_collapse(mem, area_hot_size(c->pairs, accounts_for(c)));
+	if (r < 0)
+		log_info("no huge pages for the table (%s): it works, a little slower", strerror(-r));
 	munmap(mem, size);
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
 		return -errno;

@@ -9,7 +9,7 @@ static const char magic[8] = "egarea\1";
 
 struct layout {
 	size_t pair_tags, pair_claims, account_tags, account_claims, open;
-	size_t pair, pair_cold, account, account_cold, end;
+	size_t pair, account, hot, pair_cold, account_cold, end;
 };
 
 static size_t take(size_t *at, size_t len)
@@ -32,8 +32,9 @@ static struct layout layout_of(uint32_t pairs, uint32_t accounts)
 	l.account_claims = take(&at, table_claims_size(accounts));
 	l.open = take(&at, (size_t)accounts / 8);
 	l.pair = take(&at, (size_t)pairs * sizeof(struct pair));
-	l.pair_cold = take(&at, (size_t)pairs * sizeof(struct pair_cold));
 	l.account = take(&at, (size_t)accounts * sizeof(struct account));
+	l.hot = at = (at + AREA_HUGE - 1) & ~(AREA_HUGE - 1);
+	l.pair_cold = take(&at, (size_t)pairs * sizeof(struct pair_cold));
 	l.account_cold = take(&at, (size_t)accounts * sizeof(struct account_cold));
 	l.end = at;
 	return l;
@@ -42,6 +43,11 @@ static struct layout layout_of(uint32_t pairs, uint32_t accounts)
 size_t area_size(uint32_t pairs, uint32_t accounts)
 {
 	return layout_of(pairs, accounts).end;
+}
+
+size_t area_hot_size(uint32_t pairs, uint32_t accounts)
+{
+	return layout_of(pairs, accounts).hot;
 }
 
 void area_format(void *mem, uint32_t pairs, uint32_t accounts, uint32_t workers, const struct hash_key *key,

@@ -18,13 +18,14 @@
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   1
+#define AREA_LAYOUT   2
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
 #define AREA_BELL     16384		/* doorbell entries, a power of two */
 #define AREA_DYNAMIC  256		/* decisions in force: allow and block by hand */
 #define AREA_BRAKE    64
+#define AREA_HUGE     ((size_t)2 << 20)	/* the hot part ends at a multiple of it */
 
 enum slot_state {		/* journal of one packet, see nfq.h */
 	SLOT_ARMED,		/* free, or being filled by recvmmsg: a non-zero nlmsg_len means received */
@@ -111,6 +112,7 @@ struct area {			/* view of one process */
 };
 
 size_t area_size(uint32_t pairs, uint32_t accounts);
+size_t area_hot_size(uint32_t pairs, uint32_t accounts);	/* from the start: what every packet touches */
 void area_format(void *mem, uint32_t pairs, uint32_t accounts, uint32_t workers, const struct hash_key *key,
 		 uint64_t id, const uint8_t boot_id[16], struct mono now);
 int area_open(void *mem, size_t size, struct area *ret) MUST_CHECK;	/* [R2] */
