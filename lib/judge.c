@@ -31,7 +31,7 @@ static bool known_source(struct judge *j, const struct addr *a)
 	struct judge_source *s;
 
 	memcpy(w, a, sizeof(w));
-	s = &j->source[((w[0] ^ w[1]) * 0x9e3779b97f4a7c15ULL) >> 55];
+	s = &j->source[((w[0] ^ w[1]) * 0x9e3779b97f4a7c15ULL) >> (64 - JUDGE_SOURCE_BITS)];
 	if (likely(s->policy_no == j->policy_no && memcmp(&s->addr, a, sizeof(*a)) == 0))
 		return s->known;
 	s->addr = *a;
@@ -256,17 +256,20 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 void judge_batch(struct judge *j, struct judge_packet *v, unsigned n, struct mono now)
 {
 	struct area *a = &j->area;
+	uint64_t hash[AREA_SLOTS];
 	uint32_t tick = mono_tick(now);
 	/* Acquire: the decisions and policy that this version speaks of. Pairs with the release in judge_policy_changed(). */
 	uint32_t version = atomic_load_explicit(&a->h->list_version, memory_order_acquire);
 
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = 0; i < n; i++)
 		make_key(j, &v[i]);
-		v[i].hash = area_pair_hash(a, &v[i].key);
-		table_prefetch_tags(&a->pairs, v[i].hash);
+	hash_keys(&a->h->hash_key, &v->key, sizeof(*v), n, hash);
+	for (unsigned i = 0; i < n; i++) {
+		v[i].hash = hash[i];
+		table_prefetch_tags(&a->pairs, hash[i]);
 	}
 	for (unsigned i = 0; i < n; i++)
-		table_prefetch_record(&a->pairs, v[i].hash);
+		table_prefetch_record(&a->pairs, hash[i]);
 	for (unsigned i = 0; i < n; i++) {
 		find_pair(j, &v[i], now);
 		if (likely(v[i].pair != TABLE_NONE))

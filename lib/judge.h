@@ -36,7 +36,8 @@ struct judge_packet {
 
 #define JUDGE_EVICT 1024		/* records of one eviction round */
 
-#define JUDGE_SOURCES 512		/* remembered source addresses, direct-mapped */
+#define JUDGE_SOURCE_BITS 12		/* remembered source addresses, direct-mapped */
+#define JUDGE_SOURCES	  (1 << JUDGE_SOURCE_BITS)
 
 struct judge_source {			/* what the policy says of a source address: traffic repeats them */
 	struct addr addr;
