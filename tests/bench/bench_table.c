@@ -23,6 +23,8 @@
 #include <urcu/rculfhash.h>
 
 #include "account.h"
+#include "area.h"
+#include "area_map.h"
 #include "hash.h"
 #include "ratio.h"
 #include "table.h"
@@ -104,8 +106,7 @@ static void draw(const struct world *w, uint64_t *rng, struct work *k)
 
 static void hash_all(const struct world *w, struct work *k)
 {
-	for (unsigned i = 0; i < BATCH; i++)
-		k->hash[i] = hash_bytes(&w->seed, &k->key[i], sizeof(k->key[i]));
+	hash_keys(&w->seed, k->key, sizeof(k->key[0]), BATCH, k->hash);
 }
 
 static unsigned batch_ours(struct world *w, struct work *k)
@@ -250,15 +251,27 @@ static double run(void *ctx, enum ratio_side side)
 	return seconds / (double)(w->ops * w->threads);
 }
 
+/* On huge pages, as the daemon has its table: for both. */
 static void *map(size_t size)
 {
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	int fd = memfd_create("bench", MFD_CLOEXEC);
+	void *p = NULL;
 
-	if (p == MAP_FAILED) {
-		perror("mmap");
+	size = (size + AREA_HUGE - 1) & ~(AREA_HUGE - 1);
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0 || area_map(fd, PROT_READ | PROT_WRITE, &p, &size) < 0 ||
+	    madvise(p, size, MADV_POPULATE_WRITE) < 0) {
+		perror("memory");
 		exit(1);
 	}
+	if (area_collapse(p, size) < 0)
+		fputs("bench_table: no huge pages\n", stderr);
+	close(fd);
 	return p;
+}
+
+static void unmap(void *p, size_t size)
+{
+	munmap(p, (size + AREA_HUGE - 1) & ~(AREA_HUGE - 1));
 }
 
 static int fill_ours(struct world *w)
@@ -290,10 +303,10 @@ static void make_ours(struct world *w)
 
 static void free_ours(struct world *w)
 {
-	munmap(w->t.groups, table_tags_size(w->capacity));
-	munmap((void *)w->t.claims, table_claims_size(w->capacity));
-	munmap(w->account, (size_t)w->capacity * sizeof(struct account));
-	munmap(w->state, sizeof(*w->state));
+	unmap(w->t.groups, table_tags_size(w->capacity));
+	unmap((void *)w->t.claims, table_claims_size(w->capacity));
+	unmap(w->account, (size_t)w->capacity * sizeof(struct account));
+	unmap(w->state, sizeof(*w->state));
 }
 
 static void make_lfht(struct world *w, unsigned long buckets)
@@ -402,7 +415,7 @@ static int compare(const struct setting *s, unsigned threads, unsigned rounds)
 	}
 	free_lfht(&w);
 	free_ours(&w);
-	munmap(w.node, (size_t)w.n * sizeof(*w.node));
+	unmap(w.node, (size_t)w.n * sizeof(*w.node));
 	return e;
 }
 
@@ -424,6 +437,10 @@ int main(int argc, char **argv)
 	};
 	unsigned rounds = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 21;
 
+	if (!getenv("GLIBC_TUNABLES")) {	/* lfht's bucket tables too */
+		setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", 1);
+		execv("/proc/self/exe", argv);
+	}
 	rcu_register_thread();
 	print_size();
 	for (unsigned i = 0; i < ARRAY_SIZE(settings); i++)
