@@ -138,16 +138,35 @@ static void elements_of(const struct engine *e, uint32_t slot, uint64_t ms, stru
 		rule_elements(e, &e->policy->view.rule[i], k, slot, ms, l);
 }
 
-struct sync {
-	struct engine *e;
-	struct mono now;
-	struct block_list add, del;
-};
-
 static bool is_blocked(const struct area *a, uint32_t slot)
 {
 	return atomic_load_explicit(&a->account[slot].state, memory_order_relaxed) & ACCOUNT_BLOCKED;
 }
+
+bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct addr *src)
+{
+	static struct block_list l;	/* large, and there is one main thread */
+	const struct account_cold *c = &e->area.account_cold[account];
+	int i = e->policy ? policy_rule_by_uid(&e->policy->view, e->area.account[account].key.rule) : -1;
+
+	if (!is_blocked(&e->area, account))
+		return false;
+	if (c->rule != ACCOUNT_DYNAMIC && (i < 0 || e->policy->view.rule[i].refuse != REFUSE_REJECT))
+		return false;
+	l.n = 0;
+	elements_of(e, account, 1, &l);
+	for (size_t k = 0; k < l.n; k++)
+		if (addr_cmp(&l.item[k].src, src) == 0)
+			return false;
+	return true;
+}
+
+struct sync {
+	struct engine *e;
+	struct mono now;
+	bool ended;		/* some block did */
+	struct block_list add, del;
+};
 
 static void flush_blocks(struct sync *s)
 {
@@ -176,6 +195,7 @@ static void block_changed(void *ctx, uint32_t slot)
 		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS, &s->add);
 	} else {
 		elements_of(s->e, slot, 0, &s->del);
+		s->ended = true;
 	}
 }
 
@@ -183,6 +203,8 @@ static void block_changed(void *ctx, uint32_t slot)
 void blocked_forget(struct engine *e)
 {
 	struct sync s = { .e = e, .now = clock_mono() };
+
+	answers_forget(e, s.now);
 
 	for (uint32_t i = 0; i < e->area.h->accounts; i++) {
 		if (!table_is_full(&e->area.accounts, i) || !e->area.account_cold[i].announced)
@@ -293,17 +315,21 @@ static void refused_of_pair(struct engine *e, uint32_t account, uint64_t bytes)
 		atomic_fetch_add_explicit(&e->area.pair_cold[pair].refused, bytes, memory_order_relaxed);
 }
 
+void blocked_refused(struct engine *e, uint32_t account, uint64_t bytes)
+{
+	atomic_fetch_add_explicit(&e->area.account[account].refused, bytes, memory_order_relaxed);
+	refused_of_pair(e, account, bytes);
+	__atomic_store_n(&e->area.account_cold[account].last_ns, clock_mono().ns, __ATOMIC_RELAXED);
+}
+
 static void settle_account(struct engine *e, uint32_t account)
 {
 	struct account_cold *c = &e->area.account_cold[account];
 	uint64_t seen = c->kernel_seen;
 
 	c->kernel_seen = 0;
-	if (seen > c->kernel_refused) {
-		atomic_fetch_add_explicit(&e->area.account[account].refused, seen - c->kernel_refused, memory_order_relaxed);
-		refused_of_pair(e, account, seen - c->kernel_refused);
-		__atomic_store_n(&c->last_ns, clock_mono().ns, __ATOMIC_RELAXED);
-	}
+	if (seen > c->kernel_refused)
+		blocked_refused(e, account, seen - c->kernel_refused);
 	if (seen)	/* 0: of this account all was settled, by an element before */
 		c->kernel_refused = seen;
 }
@@ -335,4 +361,7 @@ void blocked_review(struct engine *e, struct mono now)
 	e->allows = allows;
 	judge_review(&e->judge, now, block_changed, &s);
 	flush_blocks(&s);
+	if (s.ended)
+		answers_forget(e, now);
+	answers_review(e, now);
 }

@@ -285,6 +285,7 @@ void enforce_health(struct engine *e, struct mono now)
 	read_counters(e);
 	read_drops(e);
 	blocked_settle(e);
+	answers_settle(e, now);
 	read_worries(e);
 	n = judge_evict_retire(&e->judge, now);
 	if (n) {

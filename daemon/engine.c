@@ -264,7 +264,11 @@ static void run(struct engine *e, int timer, int sigfd)
 	uint64_t n;
 
 	for (;;) {
-		if (poll(p, ARRAY_SIZE(p), -1) < 0)
+		int ready = poll(p, ARRAY_SIZE(p), answers_due_ms(e, clock_mono()));
+
+		if (ready == 0)
+			answers_review(e, clock_mono());
+		if (ready <= 0)
 			continue;
 		if (p[3].revents)
 			return;	/* the supervisor is gone: its successor starts an engine of its own */
@@ -373,6 +377,9 @@ static int start(struct engine *e)
 	e->nworkers = e->config.queue_count;
 	e->judge.area = e->area;
 	e->judge.counter = own_counters;
+	e->answers = answers_new();
+	if (!e->answers)
+		return -ENOMEM;
 	e->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	e->ioctl_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	if (e->wake < 0 || e->ioctl_fd < 0)

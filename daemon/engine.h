@@ -5,7 +5,7 @@
  * [E2] Policy    workers change policy at a batch's end (QSBR); a packet is judged by one policy as a whole.
  * [E3] Alive     PROTO_ALIVE goes to the supervisor only while every worker's heartbeat advances.
  * [E4] Confined  after start: no new socket, no file opened for writing, no capability but CAP_NET_ADMIN.
- * Files          engine.c (main thread), worker.c (packets), enforce.c (policy into the kernel), blocked.c (blocks), confine.c.
+ * Files          engine.c (main thread), worker.c (packets), enforce.c (policy into the kernel), blocked.c (blocks), answers.c, confine.c.
  */
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "answers.h"
 #include "config.h"
 #include "judge.h"
 #include "proto.h"
@@ -43,6 +44,7 @@ struct engine_worker {
 	int fd;			/* queue socket */
 	uint16_t queue;
 	struct judge judge;
+	struct answers_ring refused;
 	uint64_t seen_beat;	/* main thread: heartbeat at its last look */
 	uint64_t seen_ns;
 };
@@ -60,6 +62,7 @@ struct engine {
 	bool ready;
 	uint64_t overflow_seen;		/* at the last second's look */
 	uint32_t braked_seen;
+	struct answers *answers;
 	uint32_t allows;		/* in force at the last review */
 	unsigned nworkers;
 	struct engine_worker worker[AREA_WORKERS];
@@ -84,6 +87,10 @@ void enforce_worry(struct engine *e, enum area_health what);	/* counted; the rel
 void blocked_review(struct engine *e, struct mono now);
 void blocked_forget(struct engine *e);	/* take all elements out: their names or their right to stand change */
 void blocked_settle(struct engine *e);	/* bytes that the sets refused, to their accounts */
+
+/* A refused packet of `src` would go unanswered: the account is blocked, its rule answers, and no element of it says src. */
+bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct addr *src);
+void blocked_refused(struct engine *e, uint32_t account, uint64_t bytes);	/* in the kernel */
 
 /* confine.c */
 int confine_engine(void) MUST_CHECK;

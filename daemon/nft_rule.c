@@ -127,16 +127,26 @@ void nft_bitwise(struct nft_rule *r, uint32_t reg, const void *mask, const void 
 	nftnl_expr_set(e, NFTNL_EXPR_BITWISE_XOR, xor, len);
 }
 
-void nft_payload(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len)
+static void payload(struct nft_rule *r, uint32_t base, uint32_t dreg, uint32_t off, uint32_t len)
 {
 	struct nftnl_expr *e = expr(r, "payload");
 
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_DREG, dreg);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_BASE, base);
 	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_OFFSET, off);
 	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_LEN, len);
+}
+
+void nft_payload(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len)
+{
+	payload(r, NFT_PAYLOAD_NETWORK_HEADER, dreg, off, len);
+}
+
+void nft_transport(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len)
+{
+	payload(r, NFT_PAYLOAD_TRANSPORT_HEADER, dreg, off, len);
 }
 
 void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg)

@@ -35,6 +35,8 @@ void nft_cmp_u32(struct nft_rule *r, uint32_t sreg, uint32_t v);
 void nft_bitwise(struct nft_rule *r, uint32_t reg, const void *mask, const void *xor, uint32_t len);
 /* len bytes at off of the network header */
 void nft_payload(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len);
+/* The same of the transport header; a later fragment or a packet without one does not match. */
+void nft_transport(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len);
 /* Goes on with the rule when found; set_id 0: a set that was there before this batch. */
 void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg);
 void nft_verdict(struct nft_rule *r, int verdict, const char *chain);

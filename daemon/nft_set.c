@@ -124,6 +124,16 @@ void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_
 	elems(b, NFT_MSG_DELSETELEM, table, s, e, n, what);
 }
 
+void nft_set_clear(struct nft_batch *b, const char *table, const struct nft_set_spec *spec, const char *what)
+{
+	struct nftnl_set *s = set_alloc(b, table, spec->name, spec->id);
+
+	if (!s)
+		return;
+	elems_message(b, NFT_MSG_DELSETELEM, s, what);	/* naming none */
+	nftnl_set_free(s);
+}
+
 struct dump {
 	struct nft_dumped *elem;
 	size_t count, cap;

@@ -10,7 +10,7 @@
 struct nft_batch;
 struct nft_sock;
 
-#define NFT_KEY_MAX 32
+#define NFT_KEY_MAX 44	/* a connection of IPv6 */
 
 /* Types by which `nft list` prints keys. */
 enum {
@@ -19,6 +19,9 @@ enum {
 	NFT_KEY_IFNAME = 41,
 	NFT_KEY_IPV4_PAIR = 7 << 6 | 7,
 	NFT_KEY_IPV6_PAIR = 8 << 6 | 8,
+	/* address . port . address . port . protocol, each padded to four bytes */
+	NFT_KEY_IPV4_FLOW = (((7 << 6 | 13) << 6 | 7) << 6 | 13) << 6 | 12,
+	NFT_KEY_IPV6_FLOW = (((8 << 6 | 13) << 6 | 8) << 6 | 13) << 6 | 12,
 };
 
 struct nft_set_spec {
@@ -43,6 +46,9 @@ void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_
 		   size_t n, const char *what);
 void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e,
 		   size_t n, const char *what);
+
+/* All of them. */
+void nft_set_clear(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const char *what);
 
 /* Make the set hold just `want`, which is sorted here, by deleting and adding what differs from what s tells of it now:
  * an element that stays is not touched (rules_keep.c says why). The set may come to be in this very batch. */

@@ -57,6 +57,14 @@ struct rules_block {
 	uint64_t timeout_ms;
 };
 
+#define RULES_FLOW_MS 10000
+
+struct rules_flow {		/* one direction of a TCP, UDP, DCCP, SCTP or UDP-Lite connection */
+	struct addr src, dst;		/* of one family */
+	uint16_t sport, dport;		/* host byte order */
+	uint8_t proto;
+};
+
 struct rules_counters {
 	uint64_t egress_packets, egress_bytes, unseen_packets, unseen_bytes;
 };
@@ -82,6 +90,12 @@ int rules_block_del(struct rules *r, const struct rules_block *b, size_t n) MUST
 int rules_block_dump(struct rules *r,
 		     int (*each)(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes),
 		     void *ctx) MUST_CHECK;
+
+/* Flows to answer and refuse before the queue, for RULES_FLOW_MS each: in one transaction; a full set is no error. */
+int rules_flow_add(struct rules *r, const struct rules_flow *f, size_t n) MUST_CHECK;
+int rules_flow_forget(struct rules *r) MUST_CHECK;	/* all of them */
+int rules_flow_dump(struct rules *r, int (*each)(void *ctx, const struct rules_flow *f, uint64_t packets, uint64_t bytes),
+		    void *ctx) MUST_CHECK;
 
 int rules_counters(struct rules *r, struct rules_counters *ret) MUST_CHECK;
 

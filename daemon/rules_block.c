@@ -174,6 +174,12 @@ static size_t changes_pick(const struct change *c, size_t n, unsigned set, bool 
 	return count;
 }
 
+/* Elements whose key begins with the source: the gate takes that part. */
+void rules_block_gate_add(struct nft_batch *b, bool v6, const struct nft_elem *e, size_t n)
+{
+	nft_elems_add(b, TABLE_KEEP, &gate_set[v6], e, n, "blocked sources: add");
+}
+
 static int changes_commit(struct rules *r, const struct change *c, size_t n, struct nft_elem *e, bool add)
 {
 	struct nft_batch b;
@@ -188,8 +194,7 @@ static int changes_commit(struct rules *r, const struct change *c, size_t n, str
 			continue;
 		count = changes_pick(c, n, set, false, e);
 		nft_elems_add(&b, TABLE_KEEP, &block_set[set], e, count, "blocked elements: add");
-		/* The key of a pair begins with its source: the gate takes that part. */
-		nft_elems_add(&b, TABLE_KEEP, &gate_set[!!(set & SET_V6)], e, count, "blocked sources: add");
+		rules_block_gate_add(&b, set & SET_V6, e, count);
 	}
 	return nft_batch_commit(&b, &what);
 }

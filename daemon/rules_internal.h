@@ -2,6 +2,7 @@
 #pragma once
 
 #include "nft_batch.h"
+#include "nft_set.h"
 #include "rules.h"
 
 #define TABLE	   "egressd"
@@ -33,9 +34,14 @@ void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const stru
 /* Counters and sets, the address sets with what the policy says. */
 void rules_keep_sets(struct rules *r, struct nft_batch *b, const struct rules_spec *s);
 
+/* rules_flow.c */
+void rules_flow_sets(struct nft_batch *b);
+void rules_flow_lookups(struct nft_batch *b, const char *chain, const char *reject_chain);
+
 /* rules_block.c */
 void rules_block_sets(struct nft_batch *b);
 void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain);
+void rules_block_gate_add(struct nft_batch *b, bool v6, const struct nft_elem *e, size_t n);
 void rules_block_gate(struct nft_batch *b, const char *chain, const char *refuse_chain);
 /* The gate sets hold the sources of all elements, no others. */
 void rules_block_regate(struct rules *r, struct nft_batch *b);

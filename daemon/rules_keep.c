@@ -9,6 +9,7 @@
  *	forward, output (-10)      source has a block at all                         -> refuse
  *	refuse, refuse_local       loopback, protected and what is not egress go on their way, else
  *	refuse_hit                 the blocked sets                                  -> reject or drop
+ *	                           the sets of refused connections                   -> reject
  *
  * Exit hosts are holes in the set of local addresses, cut beforehand: a judged packet meets one address lookup, one rule
  * in the queue's chain, and one at the exit.
@@ -304,6 +305,7 @@ void rules_keep_sets(struct rules *rules, struct nft_batch *b, const struct rule
 		nft_set_add(b, KEEP, &s, "keep: set of unseen pairs");
 	}
 	rules_block_sets(b);
+	rules_flow_sets(b);
 	rules_block_regate(rules, b);
 	address_sets(rules, b, spec);
 }
@@ -314,6 +316,7 @@ void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const stru
 	exit_rules(b, s, m);
 	refuse_rules(b, s);
 	rules_block_lookups(b, "refuse_hit", "reject");
+	rules_flow_lookups(b, "refuse_hit", "reject");
 	rules_block_gate(b, "forward", "refuse");
 	rules_block_gate(b, "output", "refuse");
 }

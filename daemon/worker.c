@@ -103,9 +103,13 @@ static void answer(struct engine_worker *w, struct batch *b)
 	struct area_worker *a = area_of(w);
 	int r;
 
-	for (unsigned i = 0; i < b->njudged; i++)
-		if (!b->judge[i].pass)
-			b->verdict[b->judged_at[i]].answer = NFQ_DROP;
+	for (unsigned i = 0; i < b->njudged; i++) {
+		if (likely(b->judge[i].pass))
+			continue;
+		b->verdict[b->judged_at[i]].answer = NFQ_DROP;
+		if (answers_note(&w->refused, &b->judge[i]))
+			(void)w->judge.notify(w->judge.ctx);
+	}
 	r = nfq_answer(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, judged_bit(w->e));
 	if (likely(r == 0))
 		return;

@@ -143,7 +143,7 @@ static bool any_blocked(const struct judge *j, const struct payers *l)
 }
 
 /* A blocked account refuses before any other is charged. */
-static bool blocked_refuses(struct judge *j, const struct judge_packet *v, const struct payers *l, struct mono now)
+static bool blocked_refuses(struct judge *j, struct judge_packet *v, const struct payers *l, struct mono now)
 {
 	for (unsigned i = l->n_contract; i < l->n_contract + l->n_rule; i++) {
 		uint32_t slot = l->account[i];
@@ -151,14 +151,16 @@ static bool blocked_refuses(struct judge *j, const struct judge_packet *v, const
 
 		if (!(state & ACCOUNT_BLOCKED))
 			continue;
-		if (!ledger_charge(j, v, slot, false, l->protected, now))
+		if (!ledger_charge(j, v, slot, false, l->protected, now)) {
+			v->refused_by = slot;
 			return true;
+		}
 		ledger_undo(j, slot, v->p.len, mono_tick(now));	/* block was over: charged again in its turn */
 	}
 	return false;
 }
 
-static bool rules_pay(struct judge *j, const struct judge_packet *v, const struct payers *l, uint32_t tick,
+static bool rules_pay(struct judge *j, struct judge_packet *v, const struct payers *l, uint32_t tick,
 		      struct mono now)
 {
 	if (unlikely(any_blocked(j, l)) && !l->protected && blocked_refuses(j, v, l, now))
@@ -169,6 +171,7 @@ static bool rules_pay(struct judge *j, const struct judge_packet *v, const struc
 		if (likely(account_charge(&j->area.account[slot], v->p.len, tick)) ||
 		    ledger_charge(j, v, slot, false, l->protected, now))
 			continue;
+		v->refused_by = slot;
 		while (i-- > l->n_contract)	/* [J1] */
 			ledger_undo(j, l->account[i], v->p.len, tick);
 		return false;
@@ -229,6 +232,7 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 {
 	struct payers l;
 
+	v->refused_by = TABLE_NONE;
 	payers_of(j, v, version, now, &l);
 	v->pass = contract_pays(j, v, &l, tick, now) || rules_pay(j, v, &l, tick, now);
 	if (unlikely(v->pair == TABLE_NONE)) {
