@@ -43,8 +43,8 @@ $B/libegress.a: $(call obj,$(lib_src))
 $B/egressd: $(call obj,$(daemon_src)) $B/libegress.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-# What both programs need of the daemon folder stands in these two.
-$B/egressctl: $(call obj,$(ctl_src)) $B/libegress.a
+# egressctl reads egressd.yaml as egressd does.
+$B/egressctl: $(call obj,$(ctl_src)) $B/daemon/config.o $B/libegress.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lpcap
 
 $B/%.o: %.c

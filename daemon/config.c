@@ -1,6 +1,7 @@
 /* config.c - see config.h. One row a key: parser, printer and tests walk the same table. */
 #include "config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "diag.h"
+#include "policy_compile.h"
 #include "yaml_tree.h"
 
 #define FILE_MAX (1U << 20)
@@ -66,8 +68,12 @@ static bool is_name(const char *s)
 
 static bool is_device(const char *s)
 {
-	return *s && strlen(s) < CONFIG_IFNAME && !strchr(s, '/') && !strchr(s, ' ') && strcmp(s, ".") != 0 &&
-	       strcmp(s, "..") != 0;
+	if (!*s || strlen(s) >= CONFIG_IFNAME || strcmp(s, ".") == 0 || strcmp(s, "..") == 0)
+		return false;
+	for (; *s; s++)		/* as the kernel has it; the policy's compiler passes over others */
+		if (*s == '/' || *s == ':' || !isgraph((unsigned char)*s))
+			return false;
+	return true;
 }
 
 static void text_into(const struct yaml_node *n, char *to, size_t size, const char *what, struct diag_list *d)
@@ -386,6 +392,17 @@ int config_load(const char *path, struct config *ret, int err)
 	free(text);
 	free(d);
 	return r;
+}
+
+size_t config_roles(const struct config *c, struct policy_role *ret)
+{
+	_Static_assert(CONFIG_DEVICES <= POLICY_IFACES, "every device of a role has a place");
+	for (uint32_t i = 0; i < c->nroles; i++) {
+		ret[i] = (struct policy_role){ .role = c->role[i].name };
+		for (uint32_t k = 0; k < c->role[i].ndevices; k++)
+			ret[i].device[k] = c->role[i].device[k];
+	}
+	return c->nroles;
 }
 
 void config_print(const struct config *c, int fd)

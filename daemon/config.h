@@ -45,6 +45,11 @@ struct config {
 /* Parse the file. 0; -EINVAL with errors printed to `err` as file:line:col lines; other -errno when it cannot be read. */
 int config_load(const char *path, struct config *ret, int err) MUST_CHECK;
 
+struct policy_role;
+
+/* The roles as policy_compile.h takes them, CONFIG_ROLES have room in ret; they point into *c. Returns how many. */
+size_t config_roles(const struct config *c, struct policy_role *ret);
+
 /* The parsed configuration as YAML that parses to the same (egressd -n). */
 void config_print(const struct config *c, int fd);
 

@@ -9,7 +9,7 @@
 #include "ctl_replay.h"
 #include "yaml_tree.h"
 
-enum option { OPT_FOR = 1, OPT_BUDGET = 2, OPT_REASON = 4, OPT_CONFIRM = 8, OPT_FORMAT = 16 };
+enum option { OPT_FOR = 1, OPT_BUDGET = 2, OPT_REASON = 4, OPT_CONFIRM = 8, OPT_FORMAT = 16, OPT_CONFIG = 32 };
 
 struct verb {
 	const char *name;
@@ -37,11 +37,12 @@ static const struct verb verbs[] = {
 	  "block SRC [DST] --for TIME --reason TEXT" },
 	{ "observe", 0, 0, OPT_FOR | OPT_REASON, OPT_FOR | OPT_REASON, { 0 }, ctl_show_change, NULL,
 	  "observe --for TIME --reason TEXT   (--for 0s ends it)" },
-	{ "check", 1, 1, OPT_FORMAT, 0, { 0 }, NULL, ctl_check, "check POLICY [--format json|github]" },
-	{ "apply", 1, 1, OPT_CONFIRM, 0, { 0 }, NULL, ctl_apply, "apply FILE [--confirm TIME]" },
+	{ "check", 1, 1, OPT_FORMAT | OPT_CONFIG, 0, { 0 }, NULL, ctl_check,
+	  "check POLICY [-c CONFIG] [--format json|github]" },
+	{ "apply", 1, 1, OPT_CONFIRM | OPT_CONFIG, 0, { 0 }, NULL, ctl_apply, "apply FILE [-c CONFIG] [--confirm TIME]" },
 	{ "confirm", 0, 0, 0, 0, { 0 }, NULL, ctl_confirm, "confirm" },
 	{ "reload", 0, 0, 0, 0, { 0 }, ctl_show_change, NULL, "reload" },
-	{ "replay", 0, 0, 0, 0, { 0 }, NULL, NULL, "replay --policy POLICY [--json] PCAP" },
+	{ "replay", 0, 0, 0, 0, { 0 }, NULL, NULL, "replay --policy POLICY [-c CONFIG] [--json] PCAP" },
 	{ "debug", 1, 1, 0, 0, { 0 }, NULL, debug, "debug check" },
 };
 
@@ -105,7 +106,8 @@ static int any_option(struct line *l, struct ctl *c, unsigned *given)
 	} known[] = {
 		{ "--for", &c->time, OPT_FOR },		{ "--budget", &c->budget, OPT_BUDGET },
 		{ "--reason", &c->reason, OPT_REASON },	{ "--confirm", &c->confirm, OPT_CONFIRM },
-		{ "--format", &c->format, OPT_FORMAT },	{ "--socket", &c->socket, 0 },
+		{ "--format", &c->format, OPT_FORMAT },	{ "-c", &c->config, OPT_CONFIG },
+		{ "--socket", &c->socket, 0 },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {

@@ -25,6 +25,7 @@ struct ctl {
 	const char *arg[CTL_ARGS];
 	unsigned narg;
 	const char *time, *budget, *reason, *confirm, *format;	/* options; NULL: not given. time: --for */
+	const char *config;	/* -c */
 };
 
 /* ctl_link.c: one request, one answer. NULL and a line on stderr when nobody answers; steals `request`. */

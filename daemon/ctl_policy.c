@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "ctl.h"
-#include "policy_compile.h"
+#include "ctl_roles.h"
 #include "yaml_tree.h"
 
 #define POLICY_MAX   (1U << 20)
@@ -139,15 +139,22 @@ static void print_ok(const char *file, const void *blob, size_t size)
 	       p.h->ncontracts, p.h->nhosts);
 }
 
-/* Roles of egressd.yaml are not known here: a role's name is taken for a device's. */
-static int check_text(const char *file, const char *text, size_t len, const char *format, bool say_ok)
+/* `alone`: the answer is all; else the text goes on to the daemon, which knows its roles. */
+static int check_text(const struct ctl *c, const char *text, size_t len, const char *format, bool alone)
 {
+	static struct ctl_roles roles;
 	struct policy_env env = { .read_file = read_networks, .now = time(NULL) };
-	struct diag_list *d = malloc(sizeof(*d));
+	struct diag_list *d;
+	const char *file = c->arg[0];
 	void *blob = NULL;
 	size_t size = 0;
 	int r;
 
+	if (ctl_roles_read(c->config, &roles) < 0)
+		return CTL_NO;
+	env.role = roles.role;
+	env.nroles = roles.n;
+	d = malloc(sizeof(*d));
 	if (!d)
 		return CTL_NO;
 	diag_init(d, file, text, len);
@@ -160,8 +167,10 @@ static int check_text(const char *file, const char *text, size_t len, const char
 		print_github(d);
 	else if (r < 0)
 		print_text(d);
-	else if (say_ok)
+	else if (alone)
 		print_ok(file, blob, size);
+	if (r < 0 || alone)
+		ctl_roles_note(&roles, text, len);
 	free(blob);
 	free(d);
 	return r < 0 ? CTL_NO : CTL_OK;
@@ -191,7 +200,7 @@ int ctl_check(const struct ctl *c)
 	}
 	if (read_policy(c->arg[0], &text, &len) < 0)
 		return CTL_NO;
-	code = check_text(c->arg[0], text, len, format, true);
+	code = check_text(c, text, len, format, true);
 	free(text);
 	return code;
 }
@@ -315,7 +324,7 @@ int ctl_apply(const struct ctl *c)
 	}
 	if (read_policy(c->arg[0], &text, &len) < 0)
 		return CTL_NO;
-	code = check_text(c->arg[0], text, len, "text", false);	/* all errors with their places, before it is sent */
+	code = check_text(c, text, len, "text", false);	/* all errors with their places, before it is sent */
 	reply = code == CTL_OK ? ctl_ask(c, apply_request(text, len, confirm_s)) : NULL;
 	if (reply) {
 		code = ctl_verdict(reply);

@@ -14,7 +14,7 @@
 
 #include "ctl_flows.h"
 #include "ctl_report.h"
-#include "policy_compile.h"
+#include "ctl_roles.h"
 
 #define PAIRS_FIRST  (1U << 16)
 #define PAIRS_STREAM (1U << 20)		/* of what can be read only once */
@@ -23,7 +23,7 @@
 #define DAY_S	     86400
 
 struct replay {
-	const char *policy_path, *capture_path;
+	const char *policy_path, *config_path, *capture_path;
 	bool json;
 	void *blob;
 	struct policy policy;
@@ -47,7 +47,7 @@ struct source {			/* the open capture and its first packet */
 
 static int usage(void)
 {
-	fputs("usage: egressctl replay --policy POLICY [--json] PCAP\n", stderr);
+	fputs("usage: egressctl replay --policy POLICY [-c CONFIG] [--json] PCAP\n", stderr);
 	return 2;
 }
 
@@ -100,24 +100,32 @@ static void print_diags(const struct diag_list *diags)
 		fprintf(stderr, "%" PRIu32 " more errors\n", diags->count - DIAG_MAX);
 }
 
-/* `now`: a contract is judged at the time of the capture, not of today. */
+/* `now`: a contract is judged at the time of the capture, not of today. Roles decide only whether the policy is one, [RP1]. */
 static int load_policy(struct replay *r, int64_t now)
 {
-	const struct policy_env env = { .read_file = read_text, .now = now };
+	struct policy_env env = { .read_file = read_text, .now = now };
 	static struct diag_list diags;
+	static struct ctl_roles roles;
 	const char *why;
 	char *text;
 	size_t len, size;
-	int e = read_text(NULL, r->policy_path, &text, &len);
+	int e = ctl_roles_read(r->config_path, &roles);
 
+	if (e < 0)
+		return e;
+	env.role = roles.role;
+	env.nroles = roles.n;
+	e = read_text(NULL, r->policy_path, &text, &len);
 	if (e < 0) {
 		fprintf(stderr, "egressctl: %s: %s\n", r->policy_path, strerror(-e));
 		return e;
 	}
 	diag_init(&diags, r->policy_path, text, len);
 	e = policy_compile(text, len, &env, &diags, &r->blob, &size);
-	if (e < 0)
+	if (e < 0) {
 		print_diags(&diags);
+		ctl_roles_note(&roles, text, len);
+	}
 	free(text);
 	if (e < 0)
 		return e;
@@ -334,9 +342,11 @@ static int parse_args(int argc, char **argv, struct replay *r)
 	int c;
 
 	optind = 0;		/* the caller has used getopt before */
-	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
 		if (c == 'p')
 			r->policy_path = optarg;
+		else if (c == 'c')
+			r->config_path = optarg;
 		else if (c == 'j')
 			r->json = true;
 		else

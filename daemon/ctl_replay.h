@@ -1,4 +1,4 @@
-/* ctl_replay.h - `egressctl replay --policy POLICY [--json] PCAP`: what would this policy have found in a capture?
+/* ctl_replay.h - `egressctl replay --policy POLICY [-c CONFIG] [--json] PCAP`: what would this policy have found in a capture?
  *
  * The lib code of the engine, over an area in anonymous memory, with the packets' own timestamps as the clock.
  *

@@ -91,7 +91,7 @@ static int compile(const struct config *c, const char *text, size_t len, void **
 	struct policy_env env = {
 		.read_file = read_networks,
 		.role = role,
-		.nroles = c->nroles,
+		.nroles = config_roles(c, role),
 		.protect = protect,
 		.nprotect = built_in_protect(c, protect),
 		.now = (int64_t)(clock_wall_us() / 1000000),
@@ -101,12 +101,6 @@ static int compile(const struct config *c, const char *text, size_t len, void **
 
 	if (!d)
 		return -ENOMEM;
-	memset(role, 0, sizeof(role));
-	for (uint32_t i = 0; i < c->nroles; i++) {
-		role[i].role = c->role[i].name;
-		for (uint32_t k = 0; k < c->role[i].ndevices; k++)
-			role[i].device[k] = c->role[i].device[k];
-	}
 	diag_init(d, c->policy, text, len);
 	r = policy_compile(text, len, &env, d, ret_blob, ret_size);
 	if (r == -EINVAL)

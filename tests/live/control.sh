@@ -133,6 +133,34 @@ code "check: errors" 1 ctl check "$LAB_DIR/bad.yaml"
 says "with place and remedy" "bad.yaml:3:1: error: rulez: .*" ctl check "$LAB_DIR/bad.yaml"
 lab_is 3 "$(ctl check --format json "$LAB_DIR/bad.yaml" | jq '.[0].line')" "check --format json"
 says "check --format github" '^::error file=.*bad.yaml,line=3,col=1::' ctl check --format github "$LAB_DIR/bad.yaml"
+exits() { # INTERFACES...: two of the roles of egressd.yaml would do
+	policy 6MB
+	printf 'exits:\n  vpn: {interfaces: [%s]}\n' "$*"
+}
+sed "s/^interfaces:.*/interfaces: {outside: [wan], maintenance-of-site-7: [vpn], many: [d1, d2, d3, d4, d5, d6, d7, d8]}/" \
+	"$LAB_DIR/egressd.yaml" >"$LAB_DIR/roles.yaml"
+exits many, d9 >"$LAB_DIR/many.yaml"
+exits maintenance-of-site-7 >"$LAB_DIR/role.yaml"
+bare() { # SETUP COMMAND...: with an empty /etc, after SETUP has filled it
+	unshare -m sh -c 'mount -t tmpfs none /etc && mkdir /etc/egressd && eval "$0" && exec "$@"' "$@"
+}
+check() { bare "$1" "$EGRESSD_BUILD/egressctl" check "${@:2}"; }
+code "check -c: a role stands for its devices" 1 check : -c "$LAB_DIR/roles.yaml" "$LAB_DIR/many.yaml"
+says "and the error is the daemon's" 'more than 8 devices in one exit' check : "$LAB_DIR/many.yaml" -c "$LAB_DIR/roles.yaml"
+code "check -c: no device has the role's name" 0 check : -c "$LAB_DIR/roles.yaml" "$LAB_DIR/role.yaml"
+lab_is "" "$(check : -c "$LAB_DIR/roles.yaml" "$LAB_DIR/role.yaml" 2>&1 >/dev/null)" "nothing to note then"
+put="cp $LAB_DIR/roles.yaml /etc/egressd/egressd.yaml"
+code "without -c: the file in /etc" 1 check "$put" "$LAB_DIR/many.yaml"
+code "none there: roles are taken for devices" 0 check : "$LAB_DIR/many.yaml"
+says "which is noted" 'note: roles were not resolved.*/etc/egressd/egressd.yaml: No such file' check : "$LAB_DIR/many.yaml"
+lab_is '[]' "$(check : --format json "$LAB_DIR/many.yaml" 2>/dev/null)" "beside the JSON"
+lab_is "" "$(check : "$LAB_DIR/new.yaml" 2>&1 >/dev/null)" "no interface in the policy: no note"
+code "none there: such a name is no device's" 1 check : "$LAB_DIR/role.yaml"
+says "also noted" 'note: roles were not resolved' check : "$LAB_DIR/role.yaml"
+code "a configuration that is not there" 1 check : -c "$LAB_DIR/nowhere.yaml" "$LAB_DIR/new.yaml"
+says "is named" 'nowhere.yaml: No such file' check : -c "$LAB_DIR/nowhere.yaml" "$LAB_DIR/new.yaml"
+code "a configuration with errors" 1 check "echo 'gatway: x' >/etc/egressd/egressd.yaml" "$LAB_DIR/new.yaml"
+says "is told" "egressd.yaml:1:1: error: gatway" check "echo 'gatway: x' >/etc/egressd/egressd.yaml" "$LAB_DIR/new.yaml"
 code "apply refuses errors" 1 ctl apply "$LAB_DIR/bad.yaml"
 says "the old one stays" 'policy 1,' ctl status
 code "apply --confirm" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 3s

@@ -105,6 +105,18 @@ replay late >"$dir/out"
 is 1 $? "a contract that ended before the capture: exit code"
 is 1 "$(grep -c 'policy.yaml:[0-9]*:[0-9]*: error' "$dir/err")" "a contract that ended before the capture: named"
 
+# A role of egressd.yaml is no device: the same policy, with and without the configuration.
+sed 's|vpn: {hosts: .*|&\n  box: {interfaces: [maintenance-of-site-7]}|' "$dir/policy.yaml" >"$dir/role.yaml"
+printf 'gateway: g\npolicy: /p\ninterfaces: {outside: [wan], maintenance-of-site-7: [vpn]}\n' >"$dir/egressd.yaml"
+replay order >"$dir/out"
+"$ctl" replay --policy "$dir/role.yaml" -c "$dir/egressd.yaml" --json "$dir/order.pcap" >"$dir/with" 2>"$dir/err"
+is 0 $? "-c: roles are known"
+cmp -s "$dir/out" "$dir/with"
+is 0 $? "-c: and change no figure"
+"$ctl" replay --policy "$dir/role.yaml" -c "$dir/none.yaml" "$dir/order.pcap" >/dev/null 2>"$dir/err"
+is 1 $? "-c: no such configuration"
+is 1 "$(grep -c 'none.yaml: No such file' "$dir/err")" "-c: named"
+
 # What is broken is said, and what could be read is counted.
 head -c -20 "$dir/order.pcap" >"$dir/torn.pcap"
 replay torn >"$dir/out"
