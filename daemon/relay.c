@@ -2,7 +2,6 @@
 #include "relay.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -25,7 +24,7 @@
 #include "decide.h"
 #include "engine.h"
 #include "log.h"
-#include "policy_source.h"
+#include "policy_force.h"
 #include "proto.h"
 #include "report.h"
 #include "snapshot.h"
@@ -45,16 +44,10 @@ struct relay {
 	int control, wake;
 	uint64_t token;
 
-	struct compiled now, before;	/* policy in force; the one to go back to while `confirm` is awaited */
-	struct policy view;
-	bool have_policy;
-	uint64_t policy_since_us, confirm_by_ns;
-	char *pending_yaml;
-
+	struct policy_force force;
 	uint64_t seconds;
 	uint64_t health[HEALTH_COUNT];
 	bool spool_sick;
-	bool told;		/* why there is no policy */
 	struct control_ctx ctl;
 };
 
@@ -96,164 +89,25 @@ static int plain_command(void *relay, struct proto_msg *m, struct proto_reply *r
 
 /* ---- policy ---- */
 
-static uint32_t next_version(const struct relay *r)
-{
-	return atomic_load_explicit(&r->area.h->policy_version, memory_order_acquire) + 1;
-}
-
-static int take_view(struct relay *r)
-{
-	const char *why;
-	int e = policy_open(r->now.blob, r->now.size, &r->view, &why);
-
-	r->have_policy = e == 0;
-	report_policy(r->report, e == 0 ? &r->view : NULL);
-	return e;
-}
-
-/* *p is ours afterwards: in force, or freed. */
-static int put_in_force(struct relay *r, struct compiled *p, char *why, size_t size)
-{
-	struct proto_msg m = { .kind = PROTO_POLICY };
-	struct proto_reply reply = { 0 };
-	int e;
-
-	m.u.policy.version = next_version(r);
-	m.u.policy.size = (uint32_t)p->size;
-	e = command(r, &m, p->fd, &reply);
-	if (e < 0)
-		snprintf(why, size, "the engine does not answer: %s", strerror(-e));
-	else if (reply.result < 0)
-		snprintf(why, size, "%s", reply.text);
-	if (e < 0 || reply.result < 0) {
-		compiled_free(p);
-		return e < 0 ? e : reply.result;
-	}
-	compiled_free(&r->before);
-	r->before = r->now;
-	r->now = *p;
-	r->policy_since_us = clock_wall_us();
-	return take_view(r);
-}
-
-static void keep(struct relay *r)
-{
-	int e = policy_source_keep(&r->config, &r->now);
-
-	if (e < 0)
-		log_warning("policy in force not kept in %s: %s", r->config.state_dir, strerror(-e));
-}
-
 static int reload(void *relay, char *why, size_t size)
 {
 	struct relay *r = relay;
-	struct compiled p;
-	int e = policy_source_compile(&r->config, NULL, 0, &p, why, size);
 
-	if (e == 0)
-		e = put_in_force(r, &p, why, size);
-	if (e < 0) {
-		log_error("policy not reloaded, the one in force stays: %s", why);
-		return e;
-	}
-	r->confirm_by_ns = 0;
-	keep(r);
-	log_notice("policy reloaded from %s", r->config.policy);
-	return 0;
+	return policy_force_reload(&r->force, why, size);
 }
 
 static int apply(void *relay, const char *yaml, size_t len, unsigned confirm_s, char *why, size_t size)
 {
 	struct relay *r = relay;
-	struct compiled p;
-	int e;
 
-	if (r->confirm_by_ns) {
-		snprintf(why, size, "another policy waits for confirmation: confirm it, or wait until it goes back");
-		return -EBUSY;
-	}
-	e = policy_source_compile(&r->config, yaml, len, &p, why, size);
-	if (e == 0)
-		e = put_in_force(r, &p, why, size);
-	if (e < 0)
-		return e;
-	if (!confirm_s) {
-		keep(r);
-		return 0;
-	}
-	free(r->pending_yaml);
-	r->pending_yaml = strndup(yaml, len);
-	r->confirm_by_ns = mono_add_s(clock_mono(), confirm_s).ns;
-	return 0;
+	return policy_force_apply(&r->force, yaml, len, confirm_s, why, size);
 }
 
 static int confirm(void *relay, char **ret_yaml, char *why, size_t size)
 {
 	struct relay *r = relay;
 
-	if (!r->confirm_by_ns) {
-		snprintf(why, size, "no policy waits for confirmation");
-		return -ENOENT;
-	}
-	r->confirm_by_ns = 0;
-	keep(r);
-	*ret_yaml = r->pending_yaml;
-	r->pending_yaml = NULL;
-	return 0;
-}
-
-static void go_back(struct relay *r)
-{
-	struct compiled p = r->before;
-	char why[200] = "";
-
-	r->confirm_by_ns = 0;
-	r->before = (struct compiled){ .fd = -1 };
-	if (p.blob && put_in_force(r, &p, why, sizeof(why)) == 0)
-		log_warning("policy not confirmed in time; the one before is in force again");
-	else
-		log_error("policy not confirmed in time, and the one before cannot be put back: %s", why);
-}
-
-/* A relay that starts beside a running engine: the policy in force is the kept blob when the sums agree. */
-static int adopt_policy(struct relay *r)
-{
-	struct compiled p;
-
-	if (policy_source_last(&r->config, &p) < 0)
-		return -ENOENT;
-	if (memcmp(((const struct policy_header *)p.blob)->sum, r->area.h->policy_sum, sizeof(r->area.h->policy_sum)) != 0) {
-		compiled_free(&p);
-		return -ENOENT;
-	}
-	r->now = p;
-	r->policy_since_us = clock_wall_us();
-	return take_view(r);
-}
-
-static int first_policy(struct relay *r, char *why, size_t size)
-{
-	struct compiled p;
-	int e;
-
-	if (atomic_load_explicit(&r->area.h->rules_in, memory_order_acquire) && adopt_policy(r) == 0)
-		return 0;
-	e = policy_source_compile(&r->config, NULL, 0, &p, why, size);
-	r->told = e == -EINVAL;	/* every error, one line each */
-	if (e < 0 && policy_source_last(&r->config, &p) == 0) {
-		if (!r->told)
-			log_error("%s", why);
-		log_error("starting with the last good policy instead of %s", r->config.policy);
-		r->told = false;
-		if (report_health(r->report, "policy", "the policy file has errors; the last good policy is in force") < 0)
-			log_warning("health alert not written");
-		e = 0;
-	}
-	if (e == 0)
-		e = put_in_force(r, &p, why, size);
-	if (e == 0)
-		keep(r);
-	return e;
+	return policy_force_confirm(&r->force, ret_yaml, why, size);
 }
 
 /* ---- findings ---- */
@@ -360,9 +214,9 @@ static void decision(struct relay *r)
 	char why[200] = "";
 	int e;
 
-	if (!r->courier || !r->have_policy || !courier_decision(r->courier, &d))
+	if (!r->courier || !r->force.have || !courier_decision(r->courier, &d))
 		return;
-	e = report_decided(r->report, d.id) ? 1 : decide_check(&r->view, r->config.gateway, &d, &m, why, sizeof(why));
+	e = report_decided(r->report, d.id) ? 1 : decide_check(&r->force.view, r->config.gateway, &d, &m, why, sizeof(why));
 	if (e == 0) {
 		e = command(r, &m, -1, &reply);
 		if (e == -ETIMEDOUT)
@@ -393,8 +247,7 @@ static void second(struct relay *r)
 	report_all(r, r->seconds % REPORT_SCAN_S == 0);
 	if (r->seconds % SNAPSHOT_S == 0)
 		snapshot(r);
-	if (r->confirm_by_ns && clock_mono().ns >= r->confirm_by_ns)
-		go_back(r);
+	policy_force_second(&r->force, clock_mono());
 	decision(r);
 }
 
@@ -403,10 +256,10 @@ static void serve(struct relay *r)
 	struct control_ctx *c = &r->ctl;
 
 	c->area = &r->area;
-	c->policy = r->have_policy ? &r->view : NULL;
+	c->policy = r->force.have ? &r->force.view : NULL;
 	c->config = &r->config;
-	c->policy_since_us = r->policy_since_us;
-	c->confirm_by_us = r->confirm_by_ns ? clock_wall_of((struct mono){ r->confirm_by_ns }) : 0;
+	c->policy_since_us = r->force.since_us;
+	c->confirm_by_us = r->force.confirm_by_ns ? clock_wall_of((struct mono){ r->force.confirm_by_ns }) : 0;
 	courier_state(r->courier, c->redis_state, sizeof(c->redis_state));
 	pthread_mutex_lock(&r->spool_lock);
 	c->spool_next = spool_next_seq(r->spool);
@@ -532,7 +385,8 @@ static int start(struct relay *r, char *why, size_t size)
 	e = confine_relay();
 	if (e < 0)
 		log_warning("confinement not complete: %s; going on with what the service manager set", strerror(-e));
-	return first_policy(r, why, size);
+	policy_force_init(&r->force, &r->config, &r->area, r->report, command, r);
+	return policy_force_first(&r->force, why, size);
 }
 
 static void tell(uint16_t kind, const char *text)
@@ -546,7 +400,7 @@ static void tell(uint16_t kind, const char *text)
 
 int relay_main(void)
 {
-	static struct relay r = { .now.fd = -1, .before.fd = -1, .spool_lock = PTHREAD_MUTEX_INITIALIZER };
+	static struct relay r = { .spool_lock = PTHREAD_MUTEX_INITIALIZER };
 	struct itimerspec each = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
 	char why[400] = "";
 	int timer, sigfd, e;
@@ -568,7 +422,7 @@ int relay_main(void)
 	if (e < 0) {
 		if (!why[0])
 			snprintf(why, sizeof(why), "relay: %s", strerror(-e));
-		tell(PROTO_FAILED, r.told ? "" : why);	/* the supervisor says it */
+		tell(PROTO_FAILED, r.force.told ? "" : why);	/* the supervisor says it */
 		return EXIT_FAILURE;
 	}
 	tell(PROTO_RELAY_READY, "");

@@ -4,8 +4,8 @@
  * [Y2] Once       every (finding, rev) is one record in the spool: rev is compared with the last one written, also across a
  *                 relay's death (the spool's tail is read at start).
  * [Y3] Order      spool (fsync) first, then journal, then Redis.
- * Files           relay.c (loop), report.c (findings from the area), control.c + control_*.c (verbs), courier.c (Redis thread),
- *                 policy_source.c (policy file to blob), snapshot.c.
+ * Files           relay.c (loop), report.c (findings from the area), control.c + control_*.c (verbs), courier.c (Redis
+ *                 thread), policy_source.c (policy file to blob), policy_force.c (the policy in force), snapshot.c.
  */
 #pragma once
 
