@@ -39,7 +39,7 @@ static int take_view(struct policy_force *f)
 	return e;
 }
 
-/* *p is ours afterwards: in force, or freed. */
+/* 0: *p is in force, and empty; on an error it stays the caller's. */
 static int put_in_force(struct policy_force *f, struct compiled *p, char *why, size_t size)
 {
 	struct proto_msg m = { .kind = PROTO_POLICY };
@@ -53,15 +53,23 @@ static int put_in_force(struct policy_force *f, struct compiled *p, char *why, s
 		snprintf(why, size, "the engine does not answer: %s", strerror(-e));
 	else if (reply.result < 0)
 		snprintf(why, size, "%s", reply.text);
-	if (e < 0 || reply.result < 0) {
-		compiled_free(p);
+	if (e < 0 || reply.result < 0)
 		return e < 0 ? e : reply.result;
-	}
 	compiled_free(&f->before);
 	f->before = f->now;
 	f->now = *p;
+	*p = (struct compiled){ .fd = -1 };
 	f->since_us = clock_wall_us();
 	return take_view(f);
+}
+
+static int put_or_drop(struct policy_force *f, struct compiled *p, char *why, size_t size)
+{
+	int e = put_in_force(f, p, why, size);
+
+	if (e < 0)
+		compiled_free(p);
+	return e;
 }
 
 static void keep(struct policy_force *f)
@@ -78,12 +86,13 @@ int policy_force_reload(struct policy_force *f, char *why, size_t size)
 	int e = policy_source_compile(f->config, NULL, 0, &p, why, size);
 
 	if (e == 0)
-		e = put_in_force(f, &p, why, size);
+		e = put_or_drop(f, &p, why, size);
 	if (e < 0) {
 		log_error("policy not reloaded, the one in force stays: %s", why);
 		return e;
 	}
 	f->confirm_by_ns = 0;
+	f->stuck = false;
 	keep(f);
 	log_notice("policy reloaded from %s", f->config->policy);
 	return 0;
@@ -100,7 +109,7 @@ int policy_force_apply(struct policy_force *f, const char *yaml, size_t len, uns
 	}
 	e = policy_source_compile(f->config, yaml, len, &p, why, size);
 	if (e == 0)
-		e = put_in_force(f, &p, why, size);
+		e = put_or_drop(f, &p, why, size);
 	if (e < 0)
 		return e;
 	if (!confirm_s) {
@@ -120,6 +129,7 @@ int policy_force_confirm(struct policy_force *f, char **ret_yaml, char *why, siz
 		return -ENOENT;
 	}
 	f->confirm_by_ns = 0;
+	f->stuck = false;
 	keep(f);
 	*ret_yaml = f->pending_yaml;
 	f->pending_yaml = NULL;
@@ -131,12 +141,17 @@ static void go_back(struct policy_force *f)
 	struct compiled p = f->before;
 	char why[200] = "";
 
-	f->confirm_by_ns = 0;
 	f->before = (struct compiled){ .fd = -1 };
-	if (p.blob && put_in_force(f, &p, why, sizeof(why)) == 0)
-		log_warning("policy not confirmed in time; the one before is in force again");
-	else
-		log_error("policy not confirmed in time, and the one before cannot be put back: %s", why);
+	if (put_in_force(f, &p, why, sizeof(why)) < 0) {
+		f->before = p;	/* tried again each second: nobody may be there to do it by hand */
+		if (!f->stuck)
+			log_error("policy not confirmed in time, and the one before cannot be put back yet: %s", why);
+		f->stuck = true;
+		return;
+	}
+	f->confirm_by_ns = 0;
+	f->stuck = false;
+	log_warning("policy not confirmed in time; the one before is in force again");
 }
 
 /* A relay that starts beside a running engine: the policy in force is the kept blob when the sums agree. */
@@ -174,7 +189,7 @@ int policy_force_first(struct policy_force *f, char *why, size_t size)
 		e = 0;
 	}
 	if (e == 0)
-		e = put_in_force(f, &p, why, size);
+		e = put_or_drop(f, &p, why, size);
 	if (e == 0)
 		keep(f);
 	return e;

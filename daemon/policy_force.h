@@ -5,8 +5,8 @@
  *                of the one before.
  * [PF2] Kept     what is in force and waits for no confirmation is kept (policy_source_keep()); that it cannot be written
  *                is a warning, the policy stays.
- * [PF3] Back     an applied policy that is not confirmed in time gives way to the one before it. One waits at a time; a
- *                reload ends the waiting.
+ * [PF3] Back     an applied policy that is not confirmed in time gives way to the one before it; until the engine
+ *                has taken that, it is tried each second. One waits at a time; a reload ends the waiting.
  * [PF4] Start    first an engine's own policy is adopted when the kept blob has its sum; then the policy file; then, with
  *                errors in that, the kept blob, which is told by log and health alert.
  */
@@ -43,6 +43,7 @@ struct policy_force {
 
 	struct compiled now, before;	/* own: in force; what to go back to */
 	char *pending_yaml;
+	bool stuck;		/* going back has failed, and that is on the log */
 };
 
 void policy_force_init(struct policy_force *f, const struct config *config, const struct area *area,

@@ -170,6 +170,14 @@ lab_is 6000000 "$(limit)" "the new limit holds"
 back() { [ "$(limit)" = 5000000 ]; }
 lab_wait 6 back && ok "not confirmed: the old one returns" || not_ok "not confirmed, still $(limit)"
 cmp -s "$LAB_DIR/policy.yaml" "$LAB_DIR/new.yaml" && not_ok "the file was changed" || ok "the file was not touched"
+engine=$(lab_child engine)
+code "apply --confirm, and the engine hangs when the time is up" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 1s
+kill -STOP "$engine"
+stuck() { grep -q 'cannot be put back yet' "$LAB_DIR/egressd.log"; }
+lab_wait 9 stuck && ok "it is told" || not_ok "nobody is told"
+kill -CONT "$engine"
+lab_wait 9 back && ok "the old one returns none the less" || not_ok "still $(limit)"
+lab_is 1 "$(grep -c 'cannot be put back yet' "$LAB_DIR/egressd.log")" "told once"
 code "apply --confirm again" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 10m
 code "confirm" 0 ctl confirm
 cmp -s "$LAB_DIR/policy.yaml" "$LAB_DIR/new.yaml" && ok "confirmed: it is the file, to the byte" || not_ok "the file is not the confirmed one"
