@@ -74,6 +74,11 @@ fuzz: $(call prog,$(fuzz_src))
 check: all unit torture live
 	$(Q)tests/run $B
 
+# Live tests under Debian's stock kernel in qemu; VM_TESTS: names from tests/live.
+check-vm: all live
+	$(Q)tests/need vm
+	$(Q)tests/vm/run $B $(VM_TESTS)
+
 demo:
 	$(Q)tests/demo
 
@@ -99,7 +104,7 @@ uninstall:
 clean:
 	rm -rf build build-*
 
-.PHONY: all unit torture benches live fuzz check demo bench install uninstall clean
+.PHONY: all unit torture benches live fuzz check check-vm demo bench install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell [ -d $B ] && find $B -name '*.d')
