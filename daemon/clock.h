@@ -27,3 +27,12 @@ static inline uint64_t clock_wall_of(struct mono at)
 {
 	return clock_wall_us() + (uint64_t)((int64_t)(at.ns - clock_mono().ns) / 1000);
 }
+
+/* seconds that the local time is ahead of UTC at that instant */
+static inline int32_t clock_zone_s(uint64_t wall_us)
+{
+	time_t s = (time_t)(wall_us / 1000000);
+	struct tm tm;
+
+	return localtime_r(&s, &tm) ? (int32_t)tm.tm_gmtoff : 0;
+}

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "utf8.h"
 
@@ -81,6 +82,21 @@ static void PRINTF(2, 3) putf(struct line *l, const char *fmt, ...)
 	put(l, text, strlen(text));
 }
 
+static void put_until(struct line *l, const struct finding *f)
+{
+	time_t now = (time_t)(f->wall_us / 1000000) + f->zone_s, then = (time_t)(f->until_us / 1000000) + f->zone_s;
+	struct tm today, at;
+	char text[40];
+
+	if (!f->until_us || !gmtime_r(&now, &today) || !gmtime_r(&then, &at))
+		return;
+	if (strftime(text, sizeof(text),
+		     at.tm_year != today.tm_year   ? "%-d %b %Y %H:%M"
+		     : at.tm_yday != today.tm_yday ? "%-d %b %H:%M"
+						   : "%H:%M", &at))
+		putf(l, " until %s", text);
+}
+
 static void put_alert(struct line *l, const struct finding *f)
 {
 	static const char *const severity[] = { "", "low", "medium", "high", "critical" };
@@ -94,6 +110,7 @@ static void put_alert(struct line *l, const struct finding *f)
 	putf(l, " %s%s: %s in %s (limit %s), %s", f->rule, activity[f->activity <= ACTIVITY_CLOSE ? f->activity : 0],
 	     format_bytes(f->observed_bytes, sum), format_duration(f->window_s, window),
 	     format_bytes(f->limit_bytes, limit), verdict[f->verdict <= VERDICT_WOULD_BLOCK ? f->verdict : 0]);
+	put_until(l, f);
 	if (f->refused_bytes)
 		putf(l, ", refused %s", format_bytes(f->refused_bytes, refused));
 }

@@ -106,6 +106,12 @@ static const char *name_of(const char *const *names, unsigned n, unsigned i)
 	return names[i < n ? i : 0];
 }
 
+/* What an alert says of the attacker: exfiltration (ATT&CK T1048). Health and decisions speak of ourselves. */
+static json_t *attack(const struct finding *f)
+{
+	return f->event == EVENT_ALERT ? json_pack("[s]", "T1048") : json_array();
+}
+
 static void put_alert(json_t *o, const struct finding *f, uint32_t ntop)
 {
 	static const char *const openers[] = { "unknown", "inside", "outside" };
@@ -130,7 +136,7 @@ static void put_alert(json_t *o, const struct finding *f, uint32_t ntop)
 	json_object_set_new(o, "first_seen", time_of(f->first_seen_us));
 	json_object_set_new(o, "last_seen", time_of(f->last_seen_us));
 	json_object_set_new(o, "share_of_stored", share(f));
-	json_object_set_new(o, "attack", json_pack("[s]", "T1048"));
+	json_object_set_new(o, "attack", attack(f));
 	json_object_set_new(o, "coverage", json_pack("{s:o,s:o}", "seen_bytes", bytes(f->seen_bytes), "unseen_bytes",
 						     bytes(f->unseen_bytes)));
 	json_object_set_new(o, "how_to_allow", text_or_null(f->how_to_allow));

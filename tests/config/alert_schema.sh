@@ -41,5 +41,14 @@ for k in o:
         wrong.append(k)
 told(not wrong, "every field of another type is refused" + "".join(" but " + k for k in wrong))
 told(not v.is_valid(dict(o, extra=1)), "an unknown field is refused")
+told(not v.is_valid(dict(o, attack=[])), "an alert without an attack is refused")
+for n in 3, 4:
+    h = objects[n][1]
+    told(h["attack"] == [] and not v.is_valid(dict(h, attack=["T1048"])), "a %s names no attack" % h["event_type"])
+# Made by `test_finding print`, so that no example says what the program never does.
+examples = {f: json.load(open(f)) for f in sys.argv[2:]}
+for name, made in ("pair-blocked", 0), ("host-would-block", 1), ("group-closed", 2), ("health", 3), ("decision-refused", 4):
+    told(examples.pop("config/alert-examples/%s.json" % name, None) == objects[made][1], "example %s is what is made" % name)
+told(not examples, "no example beside them" + "".join(" but " + f for f in examples))
 sys.exit(failed)
 END

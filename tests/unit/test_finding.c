@@ -121,6 +121,8 @@ static struct finding plain(enum finding_event event)
 
 	if (event == EVENT_DECISION) {
 		snprintf(f.category, sizeof(f.category), "decision");
+		snprintf(f.signature, sizeof(f.signature), "decision 0b5c of alice refused");
+		f.severity = SEVERITY_LOW;
 		f.rule[0] = '\0';
 		snprintf(f.decision_id, sizeof(f.decision_id), "0b5c");
 		snprintf(f.decision_result, sizeof(f.decision_result), "refused");
@@ -168,6 +170,23 @@ static void fields(void **state)
 	assert_string_equal(string_at(json_object_get(o, "verdict"), "until_window"), "1d");
 	assert_true(json_is_null(json_object_get(o, "exit")));
 	json_decref(o);
+}
+
+/* ATT&CK names what an attacker does: of ourselves there is nothing to name. */
+static void attack(void **state)
+{
+	struct finding f[] = { pair_alert(), host_alert(), group_alert(), plain(EVENT_HEALTH), plain(EVENT_DECISION) };
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(f); i++) {
+		json_t *o = parsed(&f[i]), *a = json_object_get(o, "attack");
+
+		assert_true(json_is_array(a));
+		assert_int_equal(json_array_size(a), f[i].event == EVENT_ALERT);
+		if (f[i].event == EVENT_ALERT)
+			assert_string_equal(json_string_value(json_array_get(a, 0)), "T1048");
+		json_decref(o);
+	}
 }
 
 static void hostile_text(void **state)
@@ -239,8 +258,44 @@ static void words(void **state)
 	assert_string_equal(format_duration(30 * 86400, b), "30d");
 	assert_true(finding_line(&f, line, sizeof(line)) > 0);
 	assert_string_equal(line, "alert high: file01 -> 203.0.113.9 bulk-leak (update): 500.0 MB in 1h (limit 500.0 MB), "
-				  "blocked, refused 88.1 MB");
+				  "blocked until 15:12, refused 88.1 MB");
 	assert_int_equal(finding_line(&f, line, 20), -EMSGSIZE);
+}
+
+/* The end of a line about a block that ends `after_s` later, where clocks are `zone_s` ahead. */
+static const char *until_line(int64_t after_s, int32_t zone_s)
+{
+	static char line[300];
+	struct finding f = pair_alert();
+
+	f.until_us = f.wall_us + (uint64_t)(after_s * 1000000);
+	f.zone_s = zone_s;
+	f.refused_bytes = 0;
+	assert_true(finding_line(&f, line, sizeof(line)) > 0);
+	return strrchr(line, ',');
+}
+
+static void until(void **state)
+{
+	struct finding f = pair_alert();
+	char line[300];
+
+	(void)state;	/* it is 23 November 2026, 14:42:02 UTC */
+	assert_string_equal(until_line(1800, 0), ", blocked until 15:12");
+	assert_string_equal(until_line(1800, 9 * 3600), ", blocked until 24 Nov 00:12");
+	assert_string_equal(until_line(1800, 3600), ", blocked until 16:12");
+	assert_string_equal(until_line(86400, -5 * 3600), ", blocked until 24 Nov 09:42");
+	assert_string_equal(until_line(365 * 86400, 0), ", blocked until 23 Nov 2027 14:42");
+	f.verdict = VERDICT_ALLOW;
+	f.until_us = 0;
+	f.activity = ACTIVITY_CLOSE;
+	assert_true(finding_line(&f, line, sizeof(line)) > 0);
+	assert_string_equal(line, "alert high: file01 -> 203.0.113.9 bulk-leak (closed): 500.0 MB in 1h (limit 500.0 MB), "
+				  "let through, refused 88.1 MB");
+	f.verdict = VERDICT_BLOCK;
+	f.until_us = UINT64_MAX;
+	f.zone_s = INT32_MAX;
+	assert_true(finding_line(&f, line, sizeof(line)) > 0);
 }
 
 static int print_all(void)
@@ -259,9 +314,11 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(fields),
+		cmocka_unit_test(attack),
 		cmocka_unit_test(hostile_text),
 		cmocka_unit_test(largest),
 		cmocka_unit_test(words),
+		cmocka_unit_test(until),
 	};
 
 	(void)argv;
