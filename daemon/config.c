@@ -355,7 +355,7 @@ static void parse(const struct yaml_node *root, struct config *c, struct diag_li
 
 static void print_diags(const struct diag_list *d, int err)
 {
-	char text[1024];
+	char text[DIAG_TEXT];
 
 	for (uint32_t i = 0; i < d->count && i < DIAG_MAX; i++) {
 		diag_format(d, i, text, sizeof(text));

@@ -66,7 +66,7 @@ static int read_networks(void *ctx, const char *path, char **ret, size_t *ret_le
 
 static void print_text(const struct diag_list *d)
 {
-	char text[2048];
+	char text[DIAG_TEXT];
 
 	for (uint32_t i = 0; i < d->count && i < DIAG_MAX; i++) {
 		diag_format(d, i, text, sizeof(text));

@@ -91,7 +91,7 @@ static int read_text(void *ctx, const char *path, char **ret_text, size_t *ret_l
 
 static void print_diags(const struct diag_list *diags)
 {
-	char text[1024];
+	char text[DIAG_TEXT];
 
 	for (uint32_t i = 0; i < diags->count && i < DIAG_MAX; i++)
 		if (diag_format(diags, i, text, sizeof(text)) > 0)

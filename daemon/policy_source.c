@@ -72,7 +72,7 @@ static int seal(const void *blob, size_t size)
 
 static void tell(const struct diag_list *d, char *why, size_t size)
 {
-	char text[1024];
+	char text[DIAG_TEXT];
 
 	for (uint32_t i = 0; i < d->count && i < DIAG_MAX; i++) {
 		diag_format(d, i, text, sizeof(text));

@@ -7,6 +7,8 @@
 
 #include "utf8.h"
 
+#define LINE_MAX_SHOWN 160	/* bytes of the quoted line; a place beyond has its caret at the end */
+
 void diag_init(struct diag_list *l, const char *file, const char *source, size_t source_len)
 {
 	memset(l, 0, sizeof(*l));
@@ -38,11 +40,25 @@ static void escape(const char *in, size_t len, char *out, size_t size)
 	out[at] = '\0';
 }
 
+/* Without a character that the end cuts in two. */
+static size_t whole_characters(const char *p, size_t len)
+{
+	size_t start = len;
+	uint32_t code;
+
+	while (start > 0 && len - start < 3 && (p[start - 1] & 0xc0) == 0x80)
+		start--;
+	if (start == 0 || (unsigned char)p[start - 1] < 0xc0 || utf8_decode(p + start - 1, len - start + 1, &code))
+		return len;
+	return start - 1;
+}
+
 void diag_add(struct diag_list *l, uint32_t line, uint32_t col, const char *hint, const char *fmt, ...)
 {
 	char raw[sizeof(l->item[0].text)];
 	struct diag *d;
 	va_list ap;
+	int n;
 
 	if (l->count++ >= DIAG_MAX)	/* [D1] */
 		return;
@@ -50,13 +66,14 @@ void diag_add(struct diag_list *l, uint32_t line, uint32_t col, const char *hint
 	d->line = line;
 	d->col = col;
 	va_start(ap, fmt);
-	vsnprintf(raw, sizeof(raw), fmt, ap);
+	n = vsnprintf(raw, sizeof(raw), fmt, ap);
 	va_end(ap);
-	escape(raw, strlen(raw), d->text, sizeof(d->text));
+	escape(raw, n < (int)sizeof(raw) ? strlen(raw) : whole_characters(raw, strlen(raw)), d->text, sizeof(d->text));
 	escape(hint ? hint : "", hint ? strlen(hint) : 0, d->hint, sizeof(d->hint));
 }
 
-static size_t quote(const struct diag_list *l, uint32_t line, char *out, size_t size)
+/* The line without its end; *ret_len 0 when there is none. */
+static const char *source_line(const struct diag_list *l, uint32_t line, size_t *ret_len)
 {
 	const char *p = l->source, *end = l->source + l->source_len, *stop;
 
@@ -64,30 +81,57 @@ static size_t quote(const struct diag_list *l, uint32_t line, char *out, size_t 
 		p = memchr(p, '\n', (size_t)(end - p));
 		p = p ? p + 1 : end;
 	}
+	*ret_len = 0;
 	if (!p || p >= end || line == 0)
-		return 0;
+		return "";
 	stop = memchr(p, '\n', (size_t)(end - p));
 	stop = stop ? stop : end;
 	if (stop > p && stop[-1] == '\r')
 		stop--;
-	escape(p, MIN_OF((size_t)(stop - p), (size_t)160), out, size);
-	return strlen(out);
+	*ret_len = (size_t)(stop - p);
+	return p;
+}
+
+/* Columns that the first `chars` characters take as escape() shows them: a place counts characters, a terminal does not. */
+static int columns(const char *p, size_t len, uint32_t chars)
+{
+	int sum = 0;
+
+	for (size_t i = 0; i < len && chars > 0; chars--) {
+		unsigned n = utf8_printable(p + i, len - i);
+		uint32_t code = 0;
+
+		if (n) {
+			(void)utf8_decode(p + i, n, &code);
+			sum += (int)utf8_columns(code);
+		} else {
+			n = utf8_decode(p + i, len - i, &code);
+			n = n ? n : 1;
+			sum += 4 * (int)n;
+		}
+		i += n;
+	}
+	return sum;
 }
 
 int diag_format(const struct diag_list *l, uint32_t i, char *buf, size_t size)
 {
 	const struct diag *d = &l->item[i];
-	char line[400] = "";
-	int indent;
+	char line[4 * LINE_MAX_SHOWN + 1];
+	const char *source;
+	size_t len;
 
 	if (d->line == 0)
 		return snprintf(buf, size, "%s: error: %s%s%s\n", l->file, d->text, d->hint[0] ? "; " : "", d->hint);
-	if (quote(l, d->line, line, sizeof(line)) == 0)
+	source = source_line(l, d->line, &len);
+	if (len > LINE_MAX_SHOWN)
+		len = whole_characters(source, LINE_MAX_SHOWN);
+	if (len == 0)
 		return snprintf(buf, size, "%s:%u:%u: error: %s%s%s\n", l->file, d->line, d->col, d->text,
 				d->hint[0] ? "; " : "", d->hint);
-	indent = (int)MIN_OF(d->col ? d->col - 1 : 0, (uint32_t)strlen(line));
+	escape(source, len, line, sizeof(line));
 	return snprintf(buf, size, "%s:%u:%u: error: %s\n    %s\n    %*s^%s%s\n", l->file, d->line, d->col, d->text, line,
-			indent, "", d->hint[0] ? " " : "", d->hint);
+			columns(source, len, d->col ? d->col - 1 : 0), "", d->hint[0] ? " " : "", d->hint);
 }
 
 static unsigned min3(unsigned a, unsigned b, unsigned c)

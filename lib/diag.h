@@ -10,7 +10,8 @@
 
 #include "compiler.h"
 
-#define DIAG_MAX 100
+#define DIAG_MAX  100
+#define DIAG_TEXT 2048	/* room for any item with a file name of up to 255 bytes */
 
 struct diag {
 	uint32_t line, col;	/* 1-based; 0: the whole file */
@@ -30,7 +31,8 @@ void diag_init(struct diag_list *l, const char *file, const char *source, size_t
 void diag_add(struct diag_list *l, uint32_t line, uint32_t col, const char *hint, const char *fmt, ...)
 	PRINTF(5, 6);
 
-/* "file:3:7: error: text\n    limits: 5\n    ^~~ did you mean 'limit'?\n" for item i. snprintf semantics. */
+/* "file:3:1: error: text\n    limits: 5\n    ^ did you mean 'limit'?\n" for item i. The caret stands under the place in a
+ * terminal, wide and escaped characters counted; at the end of what is shown of a long line. snprintf semantics. */
 int diag_format(const struct diag_list *l, uint32_t i, char *buf, size_t size);
 
 /* The nearest of `names` (NULL-terminated) by edit distance <= 2, or NULL. */

@@ -53,7 +53,8 @@ static const char *number(const char *p, uint64_t *whole, uint64_t *fraction, ui
 
 static int parse_units(const char *text, const struct unit *units, uint64_t *ret)
 {
-	uint64_t whole, fraction, scale, value, part;
+	uint64_t whole, fraction, scale, value;
+	unsigned __int128 part;		/* 12 digits of TB */
 	const char *p = number(text, &whole, &fraction, &scale);
 
 	if (!p)
@@ -63,9 +64,9 @@ static int parse_units(const char *text, const struct unit *units, uint64_t *ret
 	for (; units->name; units++)
 		if (strcmp(units->name, p) == 0)
 			break;
-	if (!units->name || __builtin_mul_overflow(whole, units->factor, &value) ||
-	    __builtin_mul_overflow(fraction, units->factor, &part) || part % scale != 0 ||
-	    __builtin_add_overflow(value, part / scale, &value))
+	part = (unsigned __int128)fraction * units->factor;
+	if (!units->name || __builtin_mul_overflow(whole, units->factor, &value) || part % scale != 0 ||
+	    __builtin_add_overflow(value, (uint64_t)(part / scale), &value))
 		return -EINVAL;
 	*ret = value;
 	return 0;

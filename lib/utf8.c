@@ -43,3 +43,22 @@ unsigned utf8_printable(const char *p, size_t len)
 		return 0;
 	return (c & 0xfffe) == 0xfffe || (c >= 0xfdd0 && c <= 0xfdef) || c == 0xfeff ? 0 : n;
 }
+
+unsigned utf8_columns(uint32_t c)
+{
+	static const struct {
+		uint32_t first, last;
+		unsigned columns;
+	} blocks[] = {		/* ascending; whole blocks, that is enough to point into a line */
+		{ 0x0300, 0x036f, 0 },	{ 0x1100, 0x115f, 2 },	 { 0x200b, 0x200d, 0 },	  { 0x20d0, 0x20ff, 0 },
+		{ 0x2e80, 0x303e, 2 },	{ 0x3041, 0x3098, 2 },	 { 0x3099, 0x309a, 0 },	  { 0x309b, 0x4dbf, 2 },
+		{ 0x4e00, 0xa4cf, 2 },	{ 0xa960, 0xa97c, 2 },	 { 0xac00, 0xd7a3, 2 },	  { 0xf900, 0xfaff, 2 },
+		{ 0xfe00, 0xfe0f, 0 },	{ 0xfe20, 0xfe2f, 0 },	 { 0xfe30, 0xfe6f, 2 },	  { 0xff01, 0xff60, 2 },
+		{ 0xffe0, 0xffe6, 2 },	{ 0x1f300, 0x1f64f, 2 }, { 0x1f900, 0x1f9ff, 2 }, { 0x20000, 0x3fffd, 2 },
+	};
+
+	for (size_t i = 0; i < sizeof(blocks) / sizeof(blocks[0]) && c >= blocks[i].first; i++)
+		if (c <= blocks[i].last)
+			return blocks[i].columns;
+	return 1;
+}

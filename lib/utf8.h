@@ -11,4 +11,7 @@ unsigned utf8_decode(const char *p, size_t len, uint32_t *ret_code);
 /* As utf8_decode, and 0 for control characters (C0 with tab, DEL, C1), bidi controls, line separators and noncharacters. */
 unsigned utf8_printable(const char *p, size_t len);
 
+/* Columns of a terminal that a printable character takes: 2 for wide ones (UAX 11: W, F), 0 for combining marks, else 1. */
+unsigned utf8_columns(uint32_t code);
+
 bool utf8_is_bidi(uint32_t code);
