@@ -38,7 +38,7 @@ struct courier {
 
 	bool waiting, answered;		/* a decision lies in `decision`; the main thread has answered it */
 	struct redis_decision decision;
-	char cursor[32];
+	char cursor[REDIS_ID];
 	char cursor_path[CONFIG_PATH + 32];
 
 	bool up;
@@ -61,7 +61,7 @@ static void load_cursor(struct courier *c)
 	snprintf(c->cursor, sizeof(c->cursor), "0");
 	if (config_read_file(c->cursor_path, 64, &text, &len) < 0)
 		return;
-	if (len > 0 && len < sizeof(c->cursor) && strspn(text, "0123456789-") == len)
+	if (len > 0 && len < sizeof(c->cursor) && strlen(text) == len && redis_cursor_valid(text))
 		snprintf(c->cursor, sizeof(c->cursor), "%s", text);
 	free(text);
 }

@@ -65,6 +65,8 @@ int decide_check(const struct policy *p, const char *gateway, const struct redis
 
 	if (strcmp(d->gateway, "*") != 0 && strcmp(d->gateway, gateway) != 0)
 		return 1;
+	if (d->bad)
+		return bad(why, size, "a field is too long, comes twice or holds a NUL", d->bad);
 	if (strcmp(d->v, "1") != 0)
 		return bad(why, size, "unknown version", d->v);
 	if (!d->id[0] || strlen(d->id) >= sizeof(x->id))

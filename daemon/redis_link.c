@@ -1,26 +1,24 @@
-/* redis_link.c - see redis_link.h for the contract. The only file that sees hiredis. */
+/* redis_link.c - see redis_link.h for the contract. */
 #include "redis_link.h"
 
 #include <errno.h>
-#include <hiredis/hiredis.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/time.h>
 
+#include "redis_wire.h"
 #include "utf8.h"
 
-#define REPLY_MAX (4U << 20)	/* [L2] */
 #define STREAM_MAXLEN "100000"
 #define DECISIONS "egress:decisions"
 #define CHANNEL	  "egress:alert"
 
 struct redis_link {
 	const struct config *config;
-	struct timeval timeout;
-	redisContext *c;
+	unsigned timeout_ms;
+	uint64_t deadline_ns;		/* of the public call under way [L1] */
+	struct redis_wire *wire;
 	char stream[CONFIG_NAME + 16], beat[CONFIG_NAME + 16];
 	char error[200];
 };
@@ -29,28 +27,22 @@ int redis_link_new(const struct config *c, unsigned timeout_ms, struct redis_lin
 {
 	struct redis_link *l = calloc(1, sizeof(*l));
 
-	if (!l)
+	if (!l || wire_new(&l->wire) < 0) {
+		free(l);
 		return -ENOMEM;
+	}
 	l->config = c;
-	l->timeout = (struct timeval){ timeout_ms / 1000, (suseconds_t)(timeout_ms % 1000) * 1000 };
+	l->timeout_ms = timeout_ms;
 	snprintf(l->stream, sizeof(l->stream), "egress:alerts:%s", c->gateway);
 	snprintf(l->beat, sizeof(l->beat), "egress:gw:%s", c->gateway);
 	*ret_link = l;
 	return 0;
 }
 
-static void drop(struct redis_link *l)
-{
-	if (l->c)
-		redisFree(l->c);
-	l->c = NULL;
-}
-
 struct redis_link *redis_link_free(struct redis_link *l)
 {
-	if (!l)
-		return NULL;
-	drop(l);
+	if (l)
+		wire_free(l->wire);
 	free(l);
 	return NULL;
 }
@@ -60,9 +52,14 @@ const char *redis_link_error(const struct redis_link *l)
 	return l->error;
 }
 
-static void set_error(struct redis_link *l, const char *text)
+static void begin(struct redis_link *l)
 {
-	size_t at = 0, len = strlen(text);
+	l->deadline_ns = wire_clock_ns() + l->timeout_ms * 1000000ull;
+}
+
+static void set_error(struct redis_link *l, const char *text, size_t len)
+{
+	size_t at = 0;
 
 	for (size_t i = 0; i < len && at + 5 < sizeof(l->error);) {
 		unsigned n = utf8_printable(text + i, len - i);
@@ -81,91 +78,76 @@ static void set_error(struct redis_link *l, const char *text)
 
 static enum redis_class broken(struct redis_link *l, const char *text, enum redis_class class)
 {
-	set_error(l, text);
-	drop(l);
+	set_error(l, text, strlen(text));
+	wire_close(l->wire);
 	return class;
 }
 
-static enum redis_class lost(struct redis_link *l)
+static enum redis_class hostile(struct redis_link *l)
 {
-	enum redis_class class = l->c && l->c->err == REDIS_ERR_PROTOCOL ? REDIS_HOSTILE : REDIS_RETRY;
-
-	return broken(l, l->c && l->c->err ? l->c->errstr : "no answer", class);
+	return broken(l, "a reply of a type or form that this command never gives", REDIS_HOSTILE);
 }
 
-/* [L2] by the first word of the error. */
-static enum redis_class class_of(const char *error)
-{
-	static const char *const operator_s[] = { "NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "DENIED", NULL };
+/* [L2] By how the error begins. */
+static const struct known_error {
+	const char *begins;
+	enum redis_class class;
+	bool close;			/* another server may answer at this address next time, or this one has hung up */
+} known_error[] = {
+	{ "NOPERM", REDIS_OPERATOR, false },
+	{ "NOAUTH", REDIS_OPERATOR, true },
+	{ "WRONGPASS", REDIS_OPERATOR, true },
+	{ "WRONGTYPE", REDIS_OPERATOR, false },
+	{ "DENIED", REDIS_OPERATOR, true },
+	{ "ERR unknown command", REDIS_OPERATOR, false },
+	{ "ERR The stream has exhausted", REDIS_OPERATOR, false },
+	{ "ERR invalid password", REDIS_OPERATOR, true },
+	{ "ERR max number of clients", REDIS_RETRY, true },
+	{ "READONLY", REDIS_RETRY, true },
+	{ "MASTERDOWN", REDIS_RETRY, true },
+	{ "LOADING", REDIS_RETRY, true },
+};
 
-	for (const char *const *w = operator_s; *w; w++)
-		if (strncasecmp(error, *w, strlen(*w)) == 0)
-			return REDIS_OPERATOR;
+static enum redis_class refused(struct redis_link *l, const struct wire_reply *r)
+{
+	set_error(l, r->text, r->text_len);
+	for (size_t i = 0; i < ARRAY_SIZE(known_error); i++) {
+		const struct known_error *k = &known_error[i];
+
+		if (strncmp(r->text, k->begins, strlen(k->begins)) != 0)
+			continue;
+		if (k->close)
+			wire_close(l->wire);
+		return k->class;
+	}
 	return REDIS_RETRY;
 }
 
-static enum redis_class failed(struct redis_link *l, const redisReply *r)
+/* REDIS_OK and *ret_reply (not an error reply), else its class. */
+static enum redis_class call(struct redis_link *l, int argc, const char *const *argv, const size_t *len,
+			     const struct wire_reply **ret_reply)
 {
-	set_error(l, r->str);
-	return class_of(r->str);
-}
+	const struct wire_reply *reply;
+	int r = wire_call(l->wire, argc, argv, len, l->deadline_ns, &reply);
 
-/* Sum of what a reply holds; over the bound is hostile. */
-static size_t weight(const redisReply *r, unsigned depth)
-{
-	size_t n = 64;
-
-	if (depth > 8)
-		return REPLY_MAX + 1;
-	if (r->str)
-		n += (size_t)r->len;
-	for (size_t i = 0; i < r->elements && n <= REPLY_MAX; i++)
-		n += weight(r->element[i], depth + 1);
-	return n;
-}
-
-/* [L4]; REDIS_OK and *ret_reply (not an error reply), else its class. */
-static enum redis_class call(struct redis_link *l, int argc, const char **argv, const size_t *len, redisReply **ret_reply)
-{
-	redisReply *r;
-
-	if (!l->c)
-		return broken(l, "not connected", REDIS_RETRY);
-	r = redisCommandArgv(l->c, argc, argv, len);
-	if (!r)
-		return lost(l);
-	if (weight(r, 0) > REPLY_MAX) {
-		freeReplyObject(r);
-		return broken(l, "a reply larger than 4 MiB", REDIS_HOSTILE);
-	}
-	if (r->type == REDIS_REPLY_ERROR) {
-		enum redis_class class = failed(l, r);
-
-		freeReplyObject(r);
-		return class;
-	}
-	*ret_reply = r;
+	if (r < 0)
+		return broken(l, wire_error(l->wire), r == -EPROTO ? REDIS_HOSTILE : REDIS_RETRY);
+	if (reply->type == WIRE_ERROR)
+		return refused(l, reply);
+	*ret_reply = reply;
 	return REDIS_OK;
-}
-
-static enum redis_class hostile(struct redis_link *l, redisReply *r)
-{
-	freeReplyObject(r);
-	return broken(l, "a reply of a type that this command never gives", REDIS_HOSTILE);
 }
 
 /* A call whose reply must be of this type and is not needed further. */
-static enum redis_class call_simple(struct redis_link *l, int argc, const char **argv, const size_t *len, int type)
+static enum redis_class call_simple(struct redis_link *l, int argc, const char *const *argv, const size_t *len,
+				    enum wire_type type)
 {
-	redisReply *r;
+	const struct wire_reply *r;
 	enum redis_class class = call(l, argc, argv, len, &r);
 
-	if (class != REDIS_OK)
-		return class;
-	if (r->type != type)
-		return hostile(l, r);
-	freeReplyObject(r);
-	return REDIS_OK;
+	if (class == REDIS_OK && r->type != type)
+		class = hostile(l);
+	return class;
 }
 
 /* ---- connecting ---- */
@@ -192,7 +174,7 @@ static enum redis_class authenticate(struct redis_link *l)
 	if (c->redis_username[0])
 		argv[n++] = c->redis_username;
 	argv[n++] = password;
-	class = call_simple(l, n, argv, NULL, REDIS_REPLY_STATUS);
+	class = call_simple(l, n, argv, NULL, WIRE_STATUS);
 	explicit_bzero(password, len);
 	free(password);
 	return class;
@@ -201,23 +183,90 @@ static enum redis_class authenticate(struct redis_link *l)
 enum redis_class redis_connect(struct redis_link *l)
 {
 	const struct config *c = l->config;
-	const char *ping[] = { "PING" };
+	const char *const ping[] = { "PING" };
 	enum redis_class class;
 
-	if (l->c)
+	if (wire_is_open(l->wire))
 		return REDIS_OK;
-	l->c = c->redis_socket[0] ? redisConnectUnixWithTimeout(c->redis_socket, l->timeout) :
-				    redisConnectWithTimeout(c->redis_host, (int)c->redis_port, l->timeout);
-	if (!l->c || l->c->err)
-		return lost(l);
-	if (redisSetTimeout(l->c, l->timeout) != REDIS_OK)	/* [L1] */
-		return lost(l);
+	begin(l);
+	if (wire_open(l->wire, c->redis_socket[0] ? c->redis_socket : NULL, c->redis_host, (uint16_t)c->redis_port,
+		      l->deadline_ns) < 0)
+		return broken(l, wire_error(l->wire), REDIS_RETRY);
 	class = authenticate(l);
 	if (class == REDIS_OK)
-		class = call_simple(l, 1, ping, NULL, REDIS_REPLY_STATUS);
+		class = call_simple(l, 1, ping, NULL, WIRE_STATUS);
 	if (class != REDIS_OK)
-		drop(l);
+		wire_close(l->wire);
 	return class;
+}
+
+/* ---- stream ids ---- */
+
+struct stream_id {
+	uint64_t ms, seq;
+};
+
+/* Two unsigned 64-bit numbers in decimal: nothing else comes from a stream. */
+static bool number_of(const char *text, size_t len, uint64_t *ret)
+{
+	uint64_t n = 0;
+
+	if (!len)
+		return false;
+	for (size_t i = 0; i < len; i++) {
+		unsigned digit = (unsigned)(text[i] - '0');
+
+		if (digit > 9 || n > (UINT64_MAX - digit) / 10)
+			return false;
+		n = n * 10 + digit;
+	}
+	*ret = n;
+	return true;
+}
+
+static bool id_of(const char *text, size_t len, struct stream_id *ret)
+{
+	const char *dash = memchr(text, '-', len);
+	size_t first = dash ? (size_t)(dash - text) : 0;
+
+	return dash && number_of(text, first, &ret->ms) && number_of(dash + 1, len - first - 1, &ret->seq);
+}
+
+static bool id_after(const struct stream_id *a, const struct stream_id *b)
+{
+	return a->ms != b->ms ? a->ms > b->ms : a->seq > b->seq;
+}
+
+bool redis_cursor_valid(const char *text)
+{
+	struct stream_id id;
+	uint64_t n;
+
+	return strlen(text) < REDIS_ID && (number_of(text, strlen(text), &n) || id_of(text, strlen(text), &id));
+}
+
+/* [id, [field, value, ...]]: NULL when it is not an entry. A deleted one has nil for its fields. */
+static const struct wire_reply *entry_fields(const struct wire_reply *e, struct stream_id *ret_id)
+{
+	const struct wire_reply *f;
+
+	if (e->type != WIRE_ARRAY || e->count != 2 || e->element[0].type != WIRE_STRING ||
+	    !id_of(e->element[0].text, e->element[0].text_len, ret_id) || e->element[0].text_len >= REDIS_ID)
+		return NULL;
+	f = &e->element[1];
+	if (f->type == WIRE_NIL)
+		return f;
+	if (f->type != WIRE_ARRAY || f->count % 2)
+		return NULL;
+	for (size_t i = 0; i < f->count; i++)
+		if (f->element[i].type != WIRE_STRING)
+			return NULL;
+	return f;
+}
+
+static bool text_is(const struct wire_reply *r, const char *text)
+{
+	return r->text_len == strlen(text) && memcmp(r->text, text, r->text_len) == 0;
 }
 
 /* ---- alerts ---- */
@@ -225,52 +274,60 @@ enum redis_class redis_connect(struct redis_link *l)
 /* The field "id" of the entry `id` equals alert_id. 1 yes, 0 another or none; class in *ret. */
 static int stored_already(struct redis_link *l, const char *id, const char *alert_id, enum redis_class *ret)
 {
-	const char *argv[] = { "XRANGE", l->stream, id, id };
-	redisReply *r, *fields;
+	const char *const argv[] = { "XRANGE", l->stream, id, id };
+	const struct wire_reply *r, *fields;
+	struct stream_id found;
 	int same = 0;
 
 	*ret = call(l, 4, argv, NULL, &r);
 	if (*ret != REDIS_OK)
 		return 0;
-	if (r->type != REDIS_REPLY_ARRAY) {
-		*ret = hostile(l, r);
+	fields = r->type == WIRE_ARRAY && r->count == 1 ? entry_fields(&r->element[0], &found) : NULL;
+	if (r->type != WIRE_ARRAY || r->count > 1 || (r->count && !fields)) {
+		*ret = hostile(l);
 		return 0;
 	}
-	fields = r->elements == 1 && r->element[0]->type == REDIS_REPLY_ARRAY && r->element[0]->elements == 2 ?
-			 r->element[0]->element[1] : NULL;
-	for (size_t i = 0; fields && fields->type == REDIS_REPLY_ARRAY && i + 1 < fields->elements; i += 2)
-		if (fields->element[i]->str && fields->element[i + 1]->str && strcmp(fields->element[i]->str, "id") == 0)
-			same = strcmp(fields->element[i + 1]->str, alert_id) == 0;
-	freeReplyObject(r);
+	for (size_t i = 0; fields && i + 1 < fields->count; i += 2)
+		if (text_is(&fields->element[i], "id"))
+			same = text_is(&fields->element[i + 1], alert_id);
 	return same;
 }
 
-enum redis_class redis_top(struct redis_link *l, uint64_t *ret_top)
+static enum redis_class top(struct redis_link *l, uint64_t *ret_top)
 {
-	const char *argv[] = { "XREVRANGE", l->stream, "+", "-", "COUNT", "1" };
-	redisReply *r;
+	const char *const argv[] = { "XREVRANGE", l->stream, "+", "-", "COUNT", "1" };
+	struct stream_id id = { 0 };
+	const struct wire_reply *r;
 	enum redis_class class = call(l, 6, argv, NULL, &r);
 
 	if (class != REDIS_OK)
 		return class;
-	if (r->type != REDIS_REPLY_ARRAY || (r->elements == 1 && (r->element[0]->type != REDIS_REPLY_ARRAY ||
-								  r->element[0]->elements != 2 ||
-								  !r->element[0]->element[0]->str)))
-		return hostile(l, r);
-	*ret_top = r->elements ? strtoull(r->element[0]->element[0]->str, NULL, 10) : 0;
-	freeReplyObject(r);
+	if (r->type != WIRE_ARRAY || r->count > 1 || (r->count && !entry_fields(&r->element[0], &id)))
+		return hostile(l);
+	*ret_top = id.ms;
 	return REDIS_OK;
+}
+
+enum redis_class redis_top(struct redis_link *l, uint64_t *ret_top)
+{
+	begin(l);
+	return top(l, ret_top);
 }
 
 static enum redis_class xadd(struct redis_link *l, const char *id, const char *alert_id, const char *json, size_t len)
 {
-	const char *argv[] = { "XADD", l->stream, "MAXLEN", "~", STREAM_MAXLEN, id, "eve", json, "id", alert_id };
+	const char *const argv[] = { "XADD", l->stream, "MAXLEN", "~", STREAM_MAXLEN, id, "eve", json, "id", alert_id };
 	size_t lens[ARRAY_SIZE(argv)];
+	const struct wire_reply *r;
+	enum redis_class class;
 
 	for (size_t i = 0; i < ARRAY_SIZE(argv); i++)
 		lens[i] = strlen(argv[i]);
 	lens[7] = len;
-	return call_simple(l, (int)ARRAY_SIZE(argv), argv, lens, REDIS_REPLY_STRING);
+	class = call(l, (int)ARRAY_SIZE(argv), argv, lens, &r);
+	if (class == REDIS_OK && (r->type != WIRE_STRING || !text_is(r, id)))
+		class = hostile(l);	/* it answers by the id */
+	return class;
 }
 
 static int smaller_id(const struct redis_link *l)
@@ -287,14 +344,20 @@ static enum redis_class store(struct redis_link *l, uint64_t seq, const char *al
 
 	snprintf(id, sizeof(id), "%" PRIu64 "-0", seq);
 	class = xadd(l, id, alert_id, json, len);
-	if (class == REDIS_OK || !l->c || !smaller_id(l))
+	if (class != REDIS_RETRY || !smaller_id(l))
 		return class;
 	if (stored_already(l, id, alert_id, &class))
 		return REDIS_OK;
 	if (class == REDIS_OK)
-		class = redis_top(l, ret_top);
+		class = top(l, ret_top);
 	if (class != REDIS_OK)
 		return class;
+	if (*ret_top == UINT64_MAX) {
+		static const char used_up[] = "the alert stream's ids are used up: rename or delete it";
+
+		set_error(l, used_up, sizeof(used_up) - 1);
+		return REDIS_OPERATOR;
+	}
 	/* Above a foreign top, keyed by our seq as the second half: the same alert again finds itself there. */
 	snprintf(id, sizeof(id), "%" PRIu64 "-%" PRIu64, *ret_top, seq);
 	if (stored_already(l, id, alert_id, &class))
@@ -302,7 +365,7 @@ static enum redis_class store(struct redis_link *l, uint64_t seq, const char *al
 	if (class != REDIS_OK)
 		return class;
 	class = xadd(l, id, alert_id, json, len);
-	if (class != REDIS_OK && l->c && smaller_id(l)) {
+	if (class == REDIS_RETRY && smaller_id(l)) {
 		snprintf(id, sizeof(id), "%" PRIu64 "-%" PRIu64, *ret_top + 1, seq);
 		class = xadd(l, id, alert_id, json, len);
 	}
@@ -312,22 +375,24 @@ static enum redis_class store(struct redis_link *l, uint64_t seq, const char *al
 enum redis_class redis_alert(struct redis_link *l, uint64_t seq, const char *alert_id, const char *json, size_t len,
 			     uint64_t *ret_top)
 {
-	const char *argv[] = { "PUBLISH", CHANNEL, json };
+	const char *const argv[] = { "PUBLISH", CHANNEL, json };
 	size_t lens[] = { 7, sizeof(CHANNEL) - 1, len };
 	enum redis_class class;
 
+	begin(l);
 	*ret_top = 0;
 	class = store(l, seq, alert_id, json, len, ret_top);
 	if (class != REDIS_OK)
 		return class;
 	/* The stream is what counts; a live tail that misses a line loses nothing (FACTS: PUBLISH proves nothing). */
-	class = call_simple(l, 3, argv, lens, REDIS_REPLY_INTEGER);
+	class = call_simple(l, 3, argv, lens, WIRE_INTEGER);
 	return class == REDIS_HOSTILE ? class : REDIS_OK;
 }
 
 /* ---- decisions ---- */
 
-static void copy_field(struct redis_decision *d, const char *name, const char *value)
+/* A value that does not fit, holds a NUL or comes twice is not taken at all: cut, it might say something else. */
+static void copy_field(struct redis_decision *d, const struct wire_reply *name, const struct wire_reply *value)
 {
 	const struct {
 		const char *name;
@@ -346,57 +411,49 @@ static void copy_field(struct redis_decision *d, const char *name, const char *v
 		{ "gateway", d->gateway, sizeof(d->gateway) },
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(field); i++)
-		if (strcmp(field[i].name, name) == 0)
-			/* Too long is cut; what is cut does not parse, or is prose. */
-			snprintf(field[i].to, field[i].size, "%s", value);
+	for (size_t i = 0; i < ARRAY_SIZE(field); i++) {
+		if (!text_is(name, field[i].name))
+			continue;
+		if (field[i].to[0] || value->text_len >= field[i].size || memchr(value->text, '\0', value->text_len))
+			d->bad = field[i].name;
+		else
+			memcpy(field[i].to, value->text, value->text_len);
+	}
 }
 
-static int read_entry(const redisReply *e, struct redis_decision *ret)
-{
-	const redisReply *f;
-
-	memset(ret, 0, sizeof(*ret));
-	if (e->type != REDIS_REPLY_ARRAY || e->elements != 2 || !e->element[0]->str ||
-	    strlen(e->element[0]->str) >= sizeof(ret->entry))
-		return -EBADMSG;
-	snprintf(ret->entry, sizeof(ret->entry), "%s", e->element[0]->str);
-	f = e->element[1];
-	if (f->type != REDIS_REPLY_ARRAY)
-		return f->type == REDIS_REPLY_NIL ? 0 : -EBADMSG;
-	for (size_t i = 0; i + 1 < f->elements; i += 2)
-		if (f->element[i]->str && f->element[i + 1]->str)
-			copy_field(ret, f->element[i]->str, f->element[i + 1]->str);
-	return 0;
-}
-
-enum redis_class redis_decisions(struct redis_link *l, char cursor[32], struct redis_decision *ret, unsigned n,
+enum redis_class redis_decisions(struct redis_link *l, char cursor[REDIS_ID], struct redis_decision *ret, unsigned n,
 				 unsigned *ret_count)
 {
 	char count[16];
-	const char *argv[] = { "XREAD", "COUNT", count, "STREAMS", DECISIONS, cursor };
-	redisReply *r, *entries;
+	const char *const argv[] = { "XREAD", "COUNT", count, "STREAMS", DECISIONS, cursor };
+	const struct wire_reply *r, *entries, *fields;
+	struct stream_id id, last = { 0 };
 	enum redis_class class;
 
+	begin(l);
+	*ret_count = 0;
+	if (!id_of(cursor, strlen(cursor), &last))
+		(void)number_of(cursor, strlen(cursor), &last.ms);
 	snprintf(count, sizeof(count), "%u", n);
 	class = call(l, 6, argv, NULL, &r);
-	*ret_count = 0;
-	if (class != REDIS_OK)
+	if (class != REDIS_OK || r->type == WIRE_NIL)
 		return class;
-	if (r->type == REDIS_REPLY_NIL) {
-		freeReplyObject(r);
-		return REDIS_OK;
+	if (r->type != WIRE_ARRAY || r->count != 1 || r->element[0].type != WIRE_ARRAY || r->element[0].count != 2 ||
+	    r->element[0].element[1].type != WIRE_ARRAY)
+		return hostile(l);
+	entries = &r->element[0].element[1];
+	for (size_t i = 0; i < entries->count && i < n; i++, last = id) {
+		struct redis_decision *d = &ret[i];
+
+		fields = entry_fields(&entries->element[i], &id);
+		if (!fields || !id_after(&id, &last))
+			return hostile(l);
+		memset(d, 0, sizeof(*d));
+		memcpy(d->entry, entries->element[i].element[0].text, entries->element[i].element[0].text_len);
+		for (size_t f = 0; f + 1 < fields->count; f += 2)
+			copy_field(d, &fields->element[f], &fields->element[f + 1]);
 	}
-	if (r->type != REDIS_REPLY_ARRAY || r->elements != 1 || r->element[0]->type != REDIS_REPLY_ARRAY ||
-	    r->element[0]->elements != 2 || r->element[0]->element[1]->type != REDIS_REPLY_ARRAY)
-		return hostile(l, r);
-	entries = r->element[0]->element[1];
-	for (size_t i = 0; i < entries->elements && *ret_count < n; i++) {
-		if (read_entry(entries->element[i], &ret[*ret_count]) < 0)
-			return hostile(l, r);
-		(*ret_count)++;
-	}
-	freeReplyObject(r);
+	*ret_count = (unsigned)MIN_OF(entries->count, n);
 	return REDIS_OK;
 }
 
@@ -410,12 +467,13 @@ enum redis_class redis_heartbeat(struct redis_link *l, const char *const *fields
 	char ttl[16];
 	int n = 2;
 
+	begin(l);
 	while (*fields && n < (int)ARRAY_SIZE(argv))
 		argv[n++] = *fields++;
-	class = call_simple(l, n, argv, NULL, REDIS_REPLY_INTEGER);
+	class = call_simple(l, n, argv, NULL, WIRE_INTEGER);
 	if (class != REDIS_OK)
 		return class;
 	snprintf(ttl, sizeof(ttl), "%u", expire_s);
 	expire[2] = ttl;
-	return call_simple(l, 3, expire, NULL, REDIS_REPLY_INTEGER);
+	return call_simple(l, 3, expire, NULL, WIRE_INTEGER);
 }

@@ -1,13 +1,16 @@
-/* redis_link.h - Redis with deadlines: the only file that sees hiredis. Synchronous, on the relay's Redis thread.
+/* redis_link.h - what egressd says to Redis and takes from it, each call within one deadline (redis_wire.h). Synchronous, on the
+ * relay's Redis thread. Redis is not trusted: it may lie, but not hang us, fill our memory or make us misread it.
  *
- * [L1] Deadline   every call returns within `timeout_ms`; a hung server is found by PING after connect.
- * [L2] Class      every failure has a class: RETRY (io, OOM, READONLY, MISCONF, LOADING, MASTERDOWN, BUSY), OPERATOR (NOPERM,
- *                 NOAUTH, WRONGPASS, WRONGTYPE), HOSTILE (reply of a wrong type or over 4 MiB: connection closed).
+ * [L1] Deadline   every call returns within `timeout_ms`, all its commands together; a hung server is found by PING after connect.
+ * [L2] Class      every failure has a class: RETRY (io, OOM, MISCONF, BUSY; READONLY, MASTERDOWN, LOADING and too many clients
+ *                 also close, for another server may answer there next), OPERATOR (NOPERM, NOAUTH, WRONGPASS, WRONGTYPE, unknown
+ *                 command, ids used up), HOSTILE (a reply of a wrong type, size or form, or unasked: connection closed).
  * [L3] Once       redis_alert() is idempotent: "equal or smaller" is settled by reading the id back (DESIGN 8).
- * [L4] argv       commands are sent as argument vectors, never formatted text.
+ * [L4] Whole      a decision's fields are as they were written, or the decision is marked bad; entry ids rise from the cursor on.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,8 +21,11 @@ enum redis_class { REDIS_OK, REDIS_RETRY, REDIS_OPERATOR, REDIS_HOSTILE };
 
 struct redis_link;
 
+#define REDIS_ID 48		/* a stream id: two 64-bit numbers and a dash */
+
 struct redis_decision {			/* one entry of egress:decisions */
-	char entry[32];			/* stream id */
+	char entry[REDIS_ID];		/* stream id */
+	const char *bad;		/* static name of a field that was too long, held a NUL or came twice; NULL */
 	char v[8], id[64], action[16], src[64], dst[64], budget[24], ttl[16], author[64], reason[160], gateway[64];
 };
 
@@ -38,8 +44,11 @@ enum redis_class redis_alert(struct redis_link *l, uint64_t seq, const char *ale
 /* First half of the newest id in egress:alerts:<gateway>, 0: the stream is empty or gone. */
 enum redis_class redis_top(struct redis_link *l, uint64_t *ret_top);
 
-/* Entries of egress:decisions after `*cursor` (stream id text, 32 bytes), at most n, without blocking. */
-enum redis_class redis_decisions(struct redis_link *l, char cursor[32], struct redis_decision *ret, unsigned n,
+/* Can a call begin there? A stream id, or its first half alone. */
+bool redis_cursor_valid(const char *text);
+
+/* Entries of egress:decisions after `*cursor` (stream id text), at most n, without blocking. */
+enum redis_class redis_decisions(struct redis_link *l, char cursor[REDIS_ID], struct redis_decision *ret, unsigned n,
 				 unsigned *ret_count);
 
 /* HSET egress:gw:<gateway> field value ... and EXPIRE. Pairs of strings, NULL-terminated. */
