@@ -271,9 +271,11 @@ static bool check_key(struct builder *b, const struct yaml_node *map, const stru
 	if (strcmp(key->text, "<<") == 0)
 		diag_add(b->diags, key->line, key->col, "write the values out", "merge keys are not allowed");
 	for (const struct yaml_node *c = map->child; c; c = c->next)
-		if (strcmp(c->key, key->text) == 0)
+		if (strcmp(c->key, key->text) == 0) {
 			diag_add(b->diags, key->line, key->col, "remove one of them", "%s: given twice, first on line %u",
 				 key->text, c->key_line);
+			break;	/* a third is told of once, with the first */
+		}
 	return true;	/* said; the rest is read for further errors */
 }
 
