@@ -345,8 +345,6 @@ static void restore(struct engine *e, struct mono now)
 		return;
 	r = snapshot_restore(FD_SNAPSHOT, &e->area, now, clock_wall_us(), &gap, why, sizeof(why));
 	close(FD_SNAPSHOT);
-	if (r == -ENOENT)
-		return;
 	if (r < 0) {
 		log_warning("snapshot not restored: %s; sums start at zero", why);
 		return;

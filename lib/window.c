@@ -116,25 +116,32 @@ void window_undo(struct window_rings *w, uint32_t since, uint64_t n)
 	}
 }
 
-void window_rebase(struct window_rings *w, uint64_t total, uint32_t old_tick, uint32_t now_tick)
+/* How far into its bucket t is; TICK_BASE is whole buckets of every ring. */
+static uint64_t phase(const struct ring *r, struct mono t)
 {
-	struct window_rings old;
+	return t.ns % (r->ticks * (uint64_t)TICK_S * NS_PER_S);
+}
+
+void window_rebase(struct window_rings *w, uint64_t total, struct mono old, struct mono now)
+{
+	uint32_t now_tick = mono_tick(now);
+	struct window_rings was;
 
 	if (w->tick == 0)
 		return;
-	window_advance(w, total, old_tick);
-	old = *w;
+	window_advance(w, total, mono_tick(old));
+	was = *w;
 	for (unsigned i = 0; i < WINDOW_RINGS; i++) {
 		const struct ring *r = &rings[i];
-		uint32_t ob = old.tick / r->ticks, nb = now_tick / r->ticks;
-		/* Bytes must not look older than they are: when the new bucket is further on than the old one was, the
-		 * two youngest old buckets share the current one. */
-		uint32_t shift = now_tick % r->ticks > old.tick % r->ticks;
+		uint32_t ob = was.tick / r->ticks, nb = now_tick / r->ticks;
+		/* Bytes must not look older than they are: when the new bucket is further on than the old one was, by
+		 * whatever part of a tick, the two youngest old buckets share the current one. */
+		uint32_t shift = phase(r, now) > phase(r, old);
 
 		for (uint32_t age = 0; age < r->count; age++) {
 			uint32_t from = age + shift < r->count ? age + shift : r->count - 1U;
 
-			*start_of(w, r, nb - age) = *start_of(&old, r, ob - from);
+			*start_of(w, r, nb - age) = *start_of(&was, r, ob - from);
 		}
 	}
 	w->tick = now_tick;

@@ -52,8 +52,8 @@ uint32_t window_room_tick(const struct window_rings *w, struct window_spec spec,
 /* A charge of n was taken back after the buckets younger than `since` had begun with it: take it out of them. */
 void window_undo(struct window_rings *w, uint32_t since, uint64_t n);
 
-/* Ticks are of another boot: what was old_tick (gap included) is now_tick. Buckets keep their age or, where the bucket
- * borders of both boots differ, look younger by less than one bucket: [W1] holds, [W2] is two buckets until then. */
-void window_rebase(struct window_rings *w, uint64_t total, uint32_t old_tick, uint32_t now_tick);
+/* Ticks are of another boot: what was `old` (gap included, not before w->tick) is `now`. Buckets keep their age or, where the
+ * bucket borders of both boots differ, look younger by less than one bucket: [W1] holds, [W2] is two buckets until then. */
+void window_rebase(struct window_rings *w, uint64_t total, struct mono old, struct mono now);
 
 int window_check(const struct window_rings *w, uint64_t total, const char **ret_why) MUST_CHECK;

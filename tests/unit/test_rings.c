@@ -173,8 +173,7 @@ static void new_boot(void **state)
 			charge(x, 1 + below(1000));
 		}
 		before = x->now + gap;
-		window_rebase(&x->w, x->total, mono_tick((struct mono){ before * NS_PER_S }),
-			      mono_tick((struct mono){ boot * NS_PER_S }));
+		window_rebase(&x->w, x->total, (struct mono){ before * NS_PER_S }, (struct mono){ boot * NS_PER_S });
 		for (unsigned i = 0; i < x->n; i++)	/* the same events, told by the new clock; may lie before its zero */
 			x->e[i].s += boot - before;
 		x->now = boot;
@@ -197,6 +196,32 @@ static void new_boot(void **state)
 	}
 }
 
+/* Both clocks stand anywhere within a tick: a byte that was charged at the end of one is not older for it, then or later. */
+static void new_boot_within_a_tick(void **state)
+{
+	struct window_spec spec;
+
+	(void)state;
+	assert_int_equal(window_spec_for(60, &spec), 0);
+	for (unsigned old_ms = 0; old_ms < 5000; old_ms += 700)
+		for (unsigned new_ms = 0; new_ms < 5000; new_ms += 700) {
+			struct mono old = { 100 * NS_PER_S + old_ms * NS_PER_MS }, now = { 20 * NS_PER_S + new_ms * NS_PER_MS };
+			struct window_rings w = { .tick = 0 };
+			uint64_t total = 0;
+
+			for (uint64_t at = 0; at <= old.ns; at += 100 * NS_PER_MS)	/* ten bytes a second */
+				window_advance(&w, total++, mono_tick((struct mono){ at }));
+			window_rebase(&w, total, old, now);
+			for (uint64_t later = 0; later <= 60000; later += 500) {
+				uint64_t left = (60000 - later) / 100;	/* charged less than 60 s before */
+				uint64_t sum = total - window_start(&w, spec, total, mono_tick(
+					(struct mono){ now.ns + later * NS_PER_MS }));
+
+				assert_in_range(sum, left, left + 2 * 50 + 1);
+			}
+		}
+}
+
 static void specs(void **state)
 {
 	struct window_spec spec;
@@ -215,7 +240,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(specs), cmocka_unit_test(never_late), cmocka_unit_test(room),
-		cmocka_unit_test(undo),	 cmocka_unit_test(new_boot),
+		cmocka_unit_test(undo),	 cmocka_unit_test(new_boot), cmocka_unit_test(new_boot_within_a_tick),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
