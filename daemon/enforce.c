@@ -107,6 +107,8 @@ static uint32_t add_device(char (*to)[16], uint32_t n, uint32_t max, const char 
 	return n;
 }
 
+static void read_counters(struct engine *e);
+
 static int apply(struct engine *e, const struct engine_policy *p, const char **ret_what)
 {
 	static char device[CONFIG_DEVICES + POLICY_EXITS * POLICY_IFACES][16];
@@ -141,6 +143,7 @@ static int apply(struct engine *e, const struct engine_policy *p, const char **r
 		exit_host[i] = p->view.exit_prefix[i].prefix;
 	s.device = (const char(*)[16])device;
 	s.ndevices = n;
+	read_counters(e);	/* counters that are gone must be missed now: new ones may soon say more than the old did */
 	r = rules_apply(e->rules, &s, &e->flavour, ret_what);
 	free(exit_host);
 	if (r < 0)
@@ -155,9 +158,10 @@ void enforce_rules(struct engine *e)
 	const char *what = "";
 	int r = apply(e, e->policy, &what);
 
+	e->rules_due = r < 0;
 	if (r < 0) {
 		enforce_worry(e, HEALTH_RULES_FAILED);
-		log_error("kernel rules: %s: %s; traffic is not queued, trying again each second", what, strerror(-r));
+		log_error("kernel rules: %s: %s; trying again each second", what, strerror(-r));
 	}
 }
 
@@ -198,6 +202,17 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 
 /* ---- once a second ---- */
 
+/* A total after the kernel's counter, which falls when somebody removes it. The engine may die between the two stores: then base
+ * is the total, the counter did not fall from there, and the next reading goes on. */
+static void follow(_Atomic uint64_t *total, uint64_t *base, uint64_t counter)
+{
+	uint64_t so_far = atomic_load_explicit(total, memory_order_relaxed);
+
+	if (counter < so_far - *base)
+		*base = so_far;
+	atomic_store_explicit(total, *base + counter, memory_order_relaxed);
+}
+
 static int pair_unseen(void *ctx, const struct addr *src, const struct addr *dst, uint64_t packets, uint64_t bytes)
 {
 	struct engine *e = ctx;
@@ -209,7 +224,7 @@ static int pair_unseen(void *ctx, const struct addr *src, const struct addr *dst
 	pair_out(&k, dst);
 	slot = table_find(&e->area.pairs, area_pair_hash(&e->area, &k), (const struct table_key *)&k);
 	if (slot != TABLE_NONE)
-		atomic_store_explicit(&e->area.pair_cold[slot].unseen, bytes, memory_order_relaxed);
+		follow(&e->area.pair_cold[slot].unseen, &e->area.pair_cold[slot].unseen_base, bytes);
 	return 0;
 }
 
@@ -221,10 +236,10 @@ static void read_counters(struct engine *e)
 
 	if (rules_counters(e->rules, &k) < 0)
 		return;	/* rules_present() tells why */
-	atomic_store_explicit(&h->egress_bytes, k.egress_bytes, memory_order_relaxed);
-	atomic_store_explicit(&h->unseen_bytes, k.unseen_bytes, memory_order_relaxed);
-	atomic_store_explicit(&h->unseen_packets, k.unseen_packets, memory_order_relaxed);
-	if (k.unseen_packets > before) {
+	follow(&h->egress_bytes, &h->egress_base, k.egress_bytes);
+	follow(&h->unseen_bytes, &h->unseen_base, k.unseen_bytes);
+	follow(&h->unseen_packets, &h->unseen_packets_base, k.unseen_packets);
+	if (atomic_load_explicit(&h->unseen_packets, memory_order_relaxed) > before) {
 		enforce_worry(e, HEALTH_UNSEEN);
 		if (rules_unseen_dump(e->rules, pair_unseen, e) < 0)
 			log_warning("unseen bytes by pair cannot be read; the total stands");
@@ -264,24 +279,66 @@ static void read_worries(struct engine *e)
 	e->braked_seen = braked;
 }
 
+/* Rules, sets and elements anew; elements count from zero, so what they refused is read before. */
+static void put_back(struct engine *e, struct mono now, bool tell)
+{
+	/* Once a removal, also when putting back fails and is tried again. */
+	if (tell && atomic_load_explicit(&e->area.h->rules_in, memory_order_relaxed)) {
+		enforce_worry(e, HEALTH_RULES_FLUSHED);
+		log_warning("somebody removed kernel rules or blocks of ours; putting them back");
+	}
+	blocked_settle(e);
+	for (uint32_t i = 0; i < e->area.h->accounts; i++)
+		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
+			e->area.account_cold[i].announced = 0;
+			mark_for_review(&e->area, i);
+		}
+	if (rules_present(e->rules) == 0)
+		atomic_store_explicit(&e->area.h->rules_in, 0, memory_order_relaxed);
+	enforce_rules(e);
+	answers_forget(e, now);
+	blocked_review(e, now);
+}
+
+void enforce_watch(struct engine *e, struct mono now)
+{
+	int r = rules_disturbed(e->rules);
+
+	if (!e->policy || r == 0)
+		return;
+	if (r == 1) {
+		put_back(e, now, true);
+		return;
+	}
+	/* Somebody changes so much at once that a removal of ours may have been missed. */
+	log_notice("changes of kernel rules by others: %s; ours are put in anew", strerror(-r));
+	put_back(e, now, rules_present(e->rules) == 0);
+}
+
+void enforce_start(struct engine *e)
+{
+	bool flushed = atomic_load_explicit(&e->area.h->rules_in, memory_order_relaxed) && rules_present(e->rules) == 0;
+
+	if (flushed) {
+		enforce_worry(e, HEALTH_RULES_FLUSHED);
+		log_warning("somebody removed our kernel rules while no engine ran; putting them back");
+	}
+	enforce_rules(e);
+	blocked_settle(e);	/* the review puts the dead engine's elements in anew, and they count from zero */
+	blocked_review(e, clock_mono());
+}
+
 void enforce_health(struct engine *e, struct mono now)
 {
+	bool flushed;
 	unsigned n;
 
 	if (!e->policy)
 		return;
 	resolve_ifaces(e, e->policy);
-	if (rules_present(e->rules) == 0) {
-		enforce_worry(e, HEALTH_RULES_FLUSHED);
-		log_warning("somebody removed our kernel rules; putting them back");
-		for (uint32_t i = 0; i < e->area.h->accounts; i++)
-			if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
-				e->area.account_cold[i].announced = 0;
-				mark_for_review(&e->area, i);
-			}
-		enforce_rules(e);
-		blocked_review(e, now);
-	}
+	flushed = rules_present(e->rules) == 0;
+	if (flushed || e->rules_due)
+		put_back(e, now, flushed);
 	read_counters(e);
 	read_drops(e);
 	blocked_settle(e);

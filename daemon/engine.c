@@ -260,6 +260,7 @@ static void run(struct engine *e, int timer, int sigfd)
 		{ .fd = timer, .events = POLLIN },
 		{ .fd = FD_SUPER, .events = POLLIN },
 		{ .fd = sigfd, .events = POLLIN },
+		{ .fd = e->watch, .events = POLLIN },
 	};
 	uint64_t n;
 
@@ -275,6 +276,10 @@ static void run(struct engine *e, int timer, int sigfd)
 		if (p[4].revents) {
 			leave(e);
 			return;
+		}
+		if (p[5].revents) {
+			enforce_watch(e, clock_mono());
+			(void)eventfd_write(FD_BELL, 1);
 		}
 		if (p[1].revents && read(e->wake, &n, sizeof(n)) == sizeof(n)) {
 			blocked_review(e, clock_mono());
@@ -437,6 +442,11 @@ int engine_main(void)
 	r = open_queues(&e);
 	if (r < 0)
 		return EXIT_FAILURE;
+	r = rules_watch(e.rules, &e.watch);	/* after the queues, which say better what permission is missing */
+	if (r < 0) {
+		log_error("changes of kernel rules cannot be watched: %s", strerror(-r));
+		return EXIT_FAILURE;
+	}
 	timer = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (timer < 0 || timerfd_settime(timer, 0, &each, NULL) < 0) {
 		log_error("timer: %s", strerror(errno));
@@ -453,9 +463,7 @@ int engine_main(void)
 		}
 	}
 	if (e.policy) {
-		enforce_rules(&e);
-		blocked_settle(&e);	/* the review puts the dead engine's elements in anew, and they count from zero */
-		blocked_review(&e, clock_mono());
+		enforce_start(&e);
 		become_ready(&e);
 	}
 	run(&e, timer, sigfd);

@@ -5,6 +5,7 @@
  * [E2] Policy    workers change policy at a batch's end (QSBR); a packet is judged by one policy as a whole.
  * [E3] Alive     PROTO_ALIVE goes to the supervisor only while every worker's heartbeat advances.
  * [E4] Confined  after start: no new socket, no file opened for writing, no capability but CAP_NET_ADMIN.
+ * [E5] Flushed   rules and blocks that others remove are back at once (< 1 s), and it is told; what left meanwhile nobody counted.
  * Files          engine.c (main thread), worker.c (packets), enforce.c (policy into the kernel), blocked.c (blocks), answers.c, confine.c.
  */
 #pragma once
@@ -58,8 +59,10 @@ struct engine {
 	enum rules_flavour flavour;
 	int wake;			/* eventfd: workers to main thread */
 	int ioctl_fd;			/* made before confinement, for interface numbers */
+	int watch;			/* the same, readable when others change our tables */
 	uint32_t next_no;
 	bool ready;
+	bool rules_due;			/* the last try to put them in failed */
 	uint64_t overflow_seen;		/* at the last second's look */
 	uint32_t braked_seen;
 	struct answers *answers;
@@ -80,6 +83,9 @@ void worker_recover(struct engine *e, unsigned index);
 /* rules_stand: the kernel has this very policy's rules from the engine before; enforce_rules() follows when the workers run. */
 int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_stand, char why[200]) MUST_CHECK;
 void enforce_rules(struct engine *e);
+void enforce_start(struct engine *e);	/* the dead engine's rules and blocks, brought up to date; told when they are gone */
+/* engine.watch is readable: what others removed is put back at once [E5] */
+void enforce_watch(struct engine *e, struct mono now);
 void enforce_health(struct engine *e, struct mono now);
 void enforce_worry(struct engine *e, enum area_health what);	/* counted; the relay tells */
 

@@ -116,7 +116,8 @@ static const struct {
 	const char *kind, *text;
 } health_words[HEALTH_COUNT] = {
 	[HEALTH_ENGINE_RESTART] = { "engine-restart", "the engine was restarted; no packet passed unjudged" },
-	[HEALTH_RULES_FLUSHED] = { "rules-flushed", "somebody removed egressd's kernel rules; they were put back" },
+	[HEALTH_RULES_FLUSHED] = { "rules-flushed", "somebody removed egressd's kernel rules or blocks; they were put back; what left "
+				   "meanwhile, and up to a second before, is missing in egress and unseen" },
 	[HEALTH_RULES_FAILED] = { "rules-failed", "kernel rules could not be changed; see the journal" },
 	[HEALTH_TABLE_FULL] = { "table-full", "the pair table is full; idle pairs are folded into their hosts" },
 	[HEALTH_BRAKE] = { "brake", "more subjects than the policy's brake allows would be blocked: only alerting" },

@@ -63,6 +63,7 @@ int rules_open(int owner_fd, int keep_fd, struct rules **ret_rules)
 struct rules *rules_close(struct rules *r)
 {
 	if (r) {
+		rules_watch_done(r);
 		nft_sock_done(&r->owner);
 		nft_sock_done(&r->keep);
 		free(r);
@@ -246,15 +247,16 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 
 int rules_counters(struct rules *r, struct rules_counters *ret)
 {
-	struct rules_counters c;
+	struct rules_counters c = { 0 };
 	int e = nft_counter_get(&r->keep, TABLE_KEEP, "unseen", &c.unseen_packets, &c.unseen_bytes);
 
 	/* The larger one last: a packet is counted as egress before it can be counted as unseen. */
-	if (e == 0)
+	if (e == 0 || e == -ENOENT)
 		e = nft_counter_get(&r->keep, TABLE_KEEP, "egress", &c.egress_packets, &c.egress_bytes);
-	if (e == 0)
-		*ret = c;
-	return e;
+	if (e < 0 && e != -ENOENT)
+		return e;
+	*ret = c;
+	return 0;
 }
 
 int rules_present(struct rules *r)

@@ -18,6 +18,7 @@
  * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
  *                 FACTS: rules are replaced inside chains that stay).
  * [U4] Protected  packets to addresses of `protect` are never matched by the blocked sets.
+ * [U5] Watched    a removal by others (table, chain, rule, set, element) is told at once, one of ours never.
  * Egress: leaves by an outside or exit device, or to an exit host, or to an address not inside; never loopback, link-local
  * or link-scope multicast.
  */
@@ -97,6 +98,7 @@ int rules_flow_forget(struct rules *r) MUST_CHECK;	/* all of them */
 int rules_flow_dump(struct rules *r, int (*each)(void *ctx, const struct rules_flow *f, uint64_t packets, uint64_t bytes),
 		    void *ctx) MUST_CHECK;
 
+/* As the kernel has them: they begin at zero with the keep table, and one that is not there reads zero. */
 int rules_counters(struct rules *r, struct rules_counters *ret) MUST_CHECK;
 
 /* Unseen bytes by pair since the keep table was made; a pair without any for a day is forgotten. dst of IPv6: its /64. */
@@ -106,6 +108,13 @@ int rules_unseen_dump(struct rules *r, int (*each)(void *ctx, const struct addr 
 /* 1: both tables and their chains are there, with as many rules as rules_apply() left in each; 0: somebody flushed or
  * changed one; -errno. */
 int rules_present(struct rules *r) MUST_CHECK;
+
+/* Whether others change our tables, as it happens [U5]. *ret_fd is r's, to poll: readable when the answer may have changed.
+ * Opens a socket: before confinement. */
+int rules_watch(struct rules *r, int *ret_fd) MUST_CHECK;
+/* Since the last call: 1: something of ours was removed, or a rule added; 0: nothing; -ENOBUFS: the kernel had more to tell than
+ * the socket could hold, so perhaps; -errno. */
+int rules_disturbed(struct rules *r) MUST_CHECK;
 
 /* Remove both tables (stop: an admin's rescue lever). */
 int rules_remove(struct rules *r) MUST_CHECK;

@@ -15,6 +15,9 @@ struct rules {
 	enum rules_flavour flavour;	/* 0: not probed */
 	bool owner_flag;		/* the kernel knows it */
 	uint32_t use[RULES_CHAINS];	/* of each chain after the last apply; 0: not applied */
+	int watch_fd;			/* open while watch_buf is there */
+	char *watch_buf;
+	bool disturbed;			/* by a transaction whose end is still to come */
 };
 
 /* Chains of both tables, in the order of struct rules.use. */
@@ -33,6 +36,9 @@ struct rules_marks {
 void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m);
 /* Counters and sets, the address sets with what the policy says. */
 void rules_keep_sets(struct rules *r, struct nft_batch *b, const struct rules_spec *s);
+
+/* rules_watch.c */
+void rules_watch_done(struct rules *r);
 
 /* rules_flow.c */
 void rules_flow_sets(struct nft_batch *b);

@@ -18,7 +18,7 @@
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   2
+#define AREA_LAYOUT   3
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
@@ -80,7 +80,11 @@ struct area_header {
 	uint8_t policy_sum[32];		/* BLAKE2b-256 of the blob in force */
 	_Atomic uint64_t observe_until_ns;	/* blocking off until then */
 	_Atomic uint64_t engine_starts, engine_started_ns, gap_ns;	/* gap: blind or restored interval, total */
-	_Atomic uint64_t egress_bytes, unseen_bytes, unseen_packets;	/* from the keep table */
+	/* From the keep table, and monotone: base + what the kernel's counter says. When that fell (the table was removed) base
+	 * becomes the total so far; what was counted between the last reading, a second before at most, and the removal is
+	 * missing, as is what left before the rules were back. */
+	_Atomic uint64_t egress_bytes, unseen_bytes, unseen_packets;
+	uint64_t egress_base, unseen_base, unseen_packets_base;
 	_Atomic uint64_t queue_dropped, user_dropped;	/* /proc/net/netfilter/nfnetlink_queue */
 	_Atomic uint32_t rules_in;	/* 1: kernel rules in place */
 	_Atomic uint32_t flavour;	/* enum rules_flavour: native queue or xt NFQUEUE */

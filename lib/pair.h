@@ -46,7 +46,8 @@ struct pair_cold {
 	_Atomic uint32_t packets_high;
 	_Atomic uint32_t last_tick;	/* set by slow paths and the sweep */
 	_Atomic uint64_t refused, refused_packets;
-	_Atomic uint64_t unseen;	/* bytes that the kernel counted past us (keep table) */
+	_Atomic uint64_t unseen;	/* bytes that the kernel counted past us (keep table), monotone as the area's totals */
+	uint64_t unseen_base;
 	uint64_t first_ns;
 	struct addr last_out;		/* one full address of the /64, for people */
 	uint32_t sweep_packets;		/* evictor: packets at its last visit */
