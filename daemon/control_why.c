@@ -191,9 +191,9 @@ static json_t *pair_object(const struct control_call *q, uint32_t slot)
 		control_set_text(o, "last_dest", addr_format(&last, in));
 	control_set(o, "overflow", json_boolean(x->key.class_uid == PAIR_CLASS_OVERFLOW));
 	control_set_number(o, "class", x->key.class_uid);
-	control_set_number(o, "bytes", LOAD(x->bytes));
+	control_set_number(o, "bytes", pair_bytes(x, c));
 	control_set_number(o, "packets", pair_packets(x, c));
-	control_set_number(o, "refused_bytes", LOAD(c->refused));
+	control_set_number(o, "refused_bytes", pair_refused(c));
 	control_set_number(o, "refused_packets", LOAD(c->refused_packets));
 	control_set_number(o, "unseen_bytes", LOAD(c->unseen));
 	control_set_number(o, "proto", LOAD(c->proto));
@@ -229,13 +229,13 @@ static void set_pairs(const struct control_call *q, const struct control_name *i
 
 		if (!pair_is(q, in, out, i))
 			continue;
-		t.bytes += LOAD(a->pair[i].bytes);
+		t.bytes += pair_bytes(&a->pair[i], &a->pair_cold[i]);
 		t.packets += pair_packets(&a->pair[i], &a->pair_cold[i]);
-		t.refused += LOAD(a->pair_cold[i].refused);
+		t.refused += pair_refused(&a->pair_cold[i]);
 		t.unseen += LOAD(a->pair_cold[i].unseen);
 		for (unsigned w = 0; p && x && x <= p->h->nexits && w < POLICY_WORDS; w++)
 			exits->w[w] |= p->exit[x - 1].to.w[w];
-		choose(&c, i, (double)LOAD(a->pair[i].bytes) + (double)LOAD(a->pair_cold[i].refused) / 2);
+		choose(&c, i, (double)pair_bytes(&a->pair[i], &a->pair_cold[i]) + (double)pair_refused(&a->pair_cold[i]) / 2);
 	}
 	for (size_t i = 0; i < c.n; i++)
 		(void)json_array_append_new(list, pair_object(q, c.v[i].slot));

@@ -117,8 +117,8 @@ static int collect(const struct area *a, struct row **ret_rows, size_t *ret_coun
 		memcpy(row[n].in, p->key.in, sizeof(row[n].in));
 		memcpy(row[n].out, p->key.out, sizeof(row[n].out));
 		row[n].family = p->key.out_family;
-		row[n].refused = atomic_load_explicit(&c->refused, memory_order_relaxed);
-		row[n].bytes = atomic_load_explicit(&p->bytes, memory_order_relaxed) + row[n].refused;
+		row[n].refused = pair_refused(c);
+		row[n].bytes = pair_bytes(p, c) + row[n].refused;
 		row[n].packets = pair_packets(p, c) + atomic_load_explicit(&c->refused_packets, memory_order_relaxed);
 		n++;
 	}

@@ -111,7 +111,7 @@ static void fill_verdict(const struct area *a, const struct policy_rule *r, uint
 static void add_top(struct finding *f, const struct area *a, const struct policy *p, uint32_t pair)
 {
 	const struct pair *x = &a->pair[pair];
-	uint64_t bytes = atomic_load_explicit(&x->bytes, memory_order_relaxed);
+	uint64_t bytes = pair_bytes(x, &a->pair_cold[pair]);
 	struct finding_top t = { .bytes = bytes };
 	uint32_t at = f->ntop;
 	int host = host_of(p, x->key.in);

@@ -40,9 +40,9 @@ static bool put_pair(const struct area *a, uint32_t slot, struct snapshot_pair *
 
 	*s = (struct snapshot_pair){
 		.key = p->key,
-		.bytes = atomic_load_explicit(&p->bytes, memory_order_relaxed),
+		.bytes = pair_bytes(p, c),
 		.packets = pair_packets(p, c),
-		.refused = atomic_load_explicit(&c->refused, memory_order_relaxed),
+		.refused = pair_refused(c),
 		.refused_packets = atomic_load_explicit(&c->refused_packets, memory_order_relaxed),
 		.first_ns = c->first_ns,
 		.last_out = c->last_out,
@@ -143,7 +143,8 @@ static struct snapshot_head head_of(const struct area *a, struct mono now, uint6
 		.mono_ns = now.ns,
 		.next_finding = atomic_load_explicit(&a->h->next_finding, memory_order_relaxed),
 		.observe_until_ns = atomic_load_explicit(&a->h->observe_until_ns, memory_order_relaxed),
-		.folded_bytes = atomic_load_explicit(&a->h->folded_bytes, memory_order_relaxed),
+		.folded_bytes = atomic_load_explicit(&a->h->folded_bytes, memory_order_relaxed) +
+				atomic_load_explicit(&a->h->lost_pair_bytes, memory_order_relaxed),
 		.gap_ns = atomic_load_explicit(&a->h->gap_ns, memory_order_relaxed),
 		.policy_version = atomic_load_explicit(&a->h->policy_version, memory_order_relaxed),
 	};

@@ -66,6 +66,14 @@ struct area_dynamic {		/* a decision in force; engine writes, under one thread *
 	char id[40], author[40], reason[120];
 };
 
+/* An eviction under way: what the overflow record `to` (TABLE_NONE: the header) will have when pair `slot` is folded in. Doing it
+ * twice does it once, so a kill in between folds nothing twice. */
+struct area_fold {
+	_Atomic uint32_t valid;
+	uint32_t slot, to;
+	uint64_t bytes, packets, refused;
+};
+
 struct area_header {
 	char magic[8];
 	uint32_t layout, pairs, accounts, workers;	/* counts; pairs and accounts are powers of two */
@@ -94,7 +102,9 @@ struct area_header {
 	_Atomic uint32_t brake_next;
 
 	_Atomic uint64_t health[HEALTH_COUNT];
-	_Atomic uint64_t folded_bytes;	/* passed without a pair record: not even their host's overflow record found a place */
+	_Atomic uint64_t lost_pair_bytes;	/* passed without a pair record: not even their host's overflow record found a place */
+	_Atomic uint64_t folded_bytes;	/* of evicted pairs, the same */
+	struct area_fold fold;
 	uint64_t evict_below;		/* idle pair accounts that ever passed less may be evicted */
 
 	struct table_state pair_state, account_state;

@@ -237,7 +237,7 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 	v->pass = contract_pays(j, v, &l, tick, now) || rules_pay(j, v, &l, tick, now);
 	if (unlikely(v->pair == TABLE_NONE)) {
 		if (v->pass)
-			atomic_fetch_add_explicit(&j->area.h->folded_bytes, v->p.len, memory_order_relaxed);
+			atomic_fetch_add_explicit(&j->area.h->lost_pair_bytes, v->p.len, memory_order_relaxed);
 	} else {
 		if (unlikely(v->p.notes & ~PACKET_NO_PORTS))
 			note_oddities(j, v);

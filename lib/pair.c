@@ -40,9 +40,24 @@ const char *pair_in_format(const uint8_t in[16], char buf[ADDR_STRLEN])
 	return buf;
 }
 
+static uint64_t load64(const _Atomic uint64_t *x)
+{
+	return atomic_load_explicit(x, memory_order_relaxed);	/* sums */
+}
+
 uint64_t pair_packets(const struct pair *p, const struct pair_cold *c)
 {
-	/* Relaxed: statistics. A wrap between the two loads shows 2^32 packets too few for one moment. */
-	return (uint64_t)atomic_load_explicit(&c->packets_high, memory_order_relaxed) << 32 |
-	       atomic_load_explicit(&p->packets, memory_order_relaxed);
+	/* A wrap between the two loads shows 2^32 packets too few for one moment. */
+	return ((uint64_t)atomic_load_explicit(&c->packets_high, memory_order_relaxed) << 32 |
+		atomic_load_explicit(&p->packets, memory_order_relaxed)) + load64(&c->folded_packets);
+}
+
+uint64_t pair_bytes(const struct pair *p, const struct pair_cold *c)
+{
+	return load64(&p->bytes) + load64(&c->folded_bytes);
+}
+
+uint64_t pair_refused(const struct pair_cold *c)
+{
+	return load64(&c->refused) + load64(&c->folded_refused);
 }

@@ -46,6 +46,7 @@ struct pair_cold {
 	_Atomic uint32_t packets_high;
 	_Atomic uint32_t last_tick;	/* set by slow paths and the sweep */
 	_Atomic uint64_t refused, refused_packets;
+	_Atomic uint64_t folded_bytes, folded_packets, folded_refused;	/* overflow record: of evicted pairs; the evictor alone writes */
 	_Atomic uint64_t unseen;	/* bytes that the kernel counted past us (keep table), monotone as the area's totals */
 	uint64_t unseen_base;
 	uint64_t first_ns;
@@ -81,3 +82,6 @@ const char *pair_out_format(const uint8_t out[8], uint8_t family, char buf[PREFI
 const char *pair_in_format(const uint8_t in[16], char buf[ADDR_STRLEN]);
 
 uint64_t pair_packets(const struct pair *p, const struct pair_cold *c);
+/* What passed and what was refused, with what was folded in. */
+uint64_t pair_bytes(const struct pair *p, const struct pair_cold *c);
+uint64_t pair_refused(const struct pair_cold *c);

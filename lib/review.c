@@ -146,44 +146,63 @@ void judge_policy_changed(struct judge *j, struct mono now)
 	}
 }
 
-/* Fold what a pair passed into its host's overflow record, so that host totals stay exact. */
-static void fold_pair(void *ctx, uint32_t slot)
+/* A host's overflow record, made if need be; TABLE_NONE: no place. */
+static uint32_t overflow_of(struct area *a, struct pair_key k)
 {
-	struct judge *j = ctx;
-	struct area *a = &j->area;
-	struct pair *p = &a->pair[slot];
-	struct pair_cold *c = &a->pair_cold[slot];
-	struct pair_key k = p->key;
 	uint32_t to = TABLE_NONE;
-	int r;
 
-	if (k.class_uid == PAIR_CLASS_OVERFLOW)
-		return;
 	memset(k.out, 0, sizeof(k.out));
 	k.out_family = 0;
 	k.class_uid = PAIR_CLASS_OVERFLOW;
-	r = table_insert(&a->pairs, area_pair_hash(a, &k), (const struct table_key *)&k, &to);
-	if (r == 0 || r == -EEXIST) {
-		uint64_t packets = pair_packets(p, c) + atomic_load_explicit(&a->pair[to].packets, memory_order_relaxed);
-
-		atomic_fetch_add_explicit(&a->pair[to].bytes, atomic_load_explicit(&p->bytes, memory_order_relaxed),
-					  memory_order_relaxed);
-		atomic_store_explicit(&a->pair[to].packets, (uint32_t)packets, memory_order_relaxed);
-		atomic_fetch_add_explicit(&a->pair_cold[to].packets_high, (uint32_t)(packets >> 32),
-					  memory_order_relaxed);
-		atomic_fetch_add_explicit(&a->pair_cold[to].refused,
-					  atomic_load_explicit(&c->refused, memory_order_relaxed),
-					  memory_order_relaxed);
-	} else {
-		atomic_fetch_add_explicit(&a->h->folded_bytes, atomic_load_explicit(&p->bytes, memory_order_relaxed),
-					  memory_order_relaxed);
-	}
+	if (table_insert(&a->pairs, area_pair_hash(a, &k), (const struct table_key *)&k, &to) == -ENOSPC)
+		return TABLE_NONE;
+	return to;
 }
 
-static void drop_pair(struct judge *j, uint32_t slot)
+/* Of struct area_fold: absolute values, which nobody else writes. */
+static void fold_apply(struct area *a)
 {
-	fold_pair(j, slot);
-	memset(&j->area.pair_cold[slot], 0, sizeof(struct pair_cold));
+	const struct area_fold *f = &a->h->fold;
+	struct pair_cold *c;
+
+	if (f->to == TABLE_NONE) {
+		atomic_store_explicit(&a->h->folded_bytes, f->bytes, memory_order_relaxed);
+		return;
+	}
+	c = &a->pair_cold[f->to];
+	atomic_store_explicit(&c->folded_bytes, f->bytes, memory_order_relaxed);
+	atomic_store_explicit(&c->folded_packets, f->packets, memory_order_relaxed);
+	atomic_store_explicit(&c->folded_refused, f->refused, memory_order_relaxed);
+}
+
+static uint64_t now_of(const _Atomic uint64_t *x)
+{
+	return atomic_load_explicit(x, memory_order_relaxed);
+}
+
+/* Fold what a pair passed into its host's overflow record, so that host totals stay exact. fold_done() when its slot is free. */
+static void fold_pair(struct area *a, uint32_t slot)
+{
+	const struct pair *p = &a->pair[slot];
+	struct pair_cold *c = &a->pair_cold[slot];
+	struct area_fold *f = &a->h->fold;
+	uint32_t to = overflow_of(a, p->key);
+	const struct pair_cold *at = to == TABLE_NONE ? NULL : &a->pair_cold[to];
+
+	f->slot = slot;
+	f->to = to;
+	f->bytes = now_of(at ? &at->folded_bytes : &a->h->folded_bytes) + now_of(&p->bytes);
+	f->packets = at ? now_of(&at->folded_packets) + pair_packets(p, c) : 0;
+	f->refused = at ? now_of(&at->folded_refused) + now_of(&c->refused) : 0;
+	/* Release: read by the next process only, after this one is dead; the order matters to the compiler. */
+	atomic_store_explicit(&f->valid, 1, memory_order_release);
+	fold_apply(a);
+	memset(c, 0, sizeof(*c));
+}
+
+static void fold_done(struct area *a)
+{
+	atomic_store_explicit(&a->h->fold.valid, 0, memory_order_release);	/* as above */
 }
 
 static bool pair_is_idle(struct area *a, uint32_t slot)
@@ -260,8 +279,9 @@ void judge_evict_release(struct judge *j)
 	struct area *a = &j->area;
 
 	for (unsigned i = 0; i < j->nretired[0]; i++) {
-		drop_pair(j, j->retired[0][i]);
+		fold_pair(a, j->retired[0][i]);
 		table_release(&a->pairs, j->retired[0][i]);
+		fold_done(a);
 	}
 	for (unsigned i = 0; i < j->nretired[1]; i++) {
 		memset(&a->account_cold[j->retired[1][i]], 0, sizeof(struct account_cold));
@@ -272,7 +292,14 @@ void judge_evict_release(struct judge *j)
 
 static void recover_dying_pair(void *ctx, uint32_t slot)
 {
-	drop_pair(ctx, slot);
+	struct area *a = &((struct judge *)ctx)->area;
+
+	/* The one that was being folded was done again by judge_recover(). */
+	if (slot == a->h->fold.slot && atomic_load_explicit(&a->h->fold.valid, memory_order_relaxed))
+		memset(&a->pair_cold[slot], 0, sizeof(a->pair_cold[slot]));
+	else
+		fold_pair(a, slot);
+	fold_done(a);
 }
 
 static void recover_dying_account(void *ctx, uint32_t slot)
@@ -287,6 +314,8 @@ void judge_recover(struct judge *j)
 	struct area *a = &j->area;
 
 	table_recover(&a->accounts, recover_dying_account, j);
+	if (atomic_load_explicit(&a->h->fold.valid, memory_order_relaxed))
+		fold_apply(a);
 	table_recover(&a->pairs, recover_dying_pair, j);
 	judge_lists_changed(j);
 	for (uint32_t i = 0; i < a->h->pairs; i++) {

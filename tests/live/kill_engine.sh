@@ -8,7 +8,8 @@ cd "$(dirname "$0")/../.." || exit 2
 lab_need jq
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
-kills=${KILLS:-100}
+kills=${KILLS:-100} within=100
+[ -z "${EGRESSD_SLOW:-}" ] || { kills=10; within=10000; }	# an emulated machine
 cat >"$LAB_DIR/policy.yaml" <<END
 version: 1
 mode: enforce
@@ -52,7 +53,7 @@ low=$(jq --argjson b $((sent * 128)) '[.. | objects | select(.window? != null an
 lab_is 0 "$low" "no window's sum is below what left"
 # A packet a millisecond: the longest silence at the receiver is the longest time without an engine, and a little more.
 gap=$(($(jq .gap_us "$LAB_DIR/recv.log") / 1000))
-if [ $gap -lt 100 ]; then ok "back within $gap ms each time"; else not_ok "back after $gap ms"; fi
+if [ "$gap" -lt $within ]; then ok "back within $gap ms each time"; else not_ok "back after $gap ms"; fi
 lab_is "$fds" "$(find "/proc/$supervisor/fd" -type l | wc -l)" "the supervisor leaks no descriptor"
 ctl debug check >/dev/null && ok "every structure is consistent" || not_ok "debug check"
 lab_done
