@@ -217,7 +217,8 @@ static void decision(struct relay *r)
 
 	if (!r->courier || !r->force.have || !courier_decision(r->courier, &d))
 		return;
-	e = report_decided(r->report, d.id) ? 1 : decide_check(&r->force.view, r->config.gateway, &d, &m, why, sizeof(why));
+	e = report_decided(r->report, d.id) ? 1 : decide_check(&r->force.view, r->config.gateway, &d, clock_wall_us(), &m,
+							       why, sizeof(why));
 	if (e == 0) {
 		e = command(r, &m, -1, &reply);
 		if (e == -ETIMEDOUT)
