@@ -1,7 +1,8 @@
 /* spool.c - see spool.h for the contract.
  *
- * A segment is a file named by the seq of its first record, 16 hex digits; a record is a header and its bytes. The file
- * `acked` holds the last acknowledged seq as text.
+ * A segment is a file named by the seq of its first record, 16 hex digits. The file `acked` holds the last acknowledged seq as
+ * text. A record stays in memory until a sync of the file that has it has succeeded: Linux forgets pages that it could not write, and
+ * the next fdatasync() says 0 about them. So a failed try is taken back whole, and the next one writes to another file.
  */
 #include "spool.h"
 
@@ -13,29 +14,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "hash.h"
+#include "segment.h"
 
-#define RECORD_MAGIC 0x65677370u	/* "egsp" */
-#define RECORD_MAX   (64U << 10)
 #define SEGMENT_MAX  (4ULL << 20)
 #define MEMORY_MAX   1024
 #define PATH_LEN     512
 
-struct record_head {
-	uint32_t magic, len;
-	uint64_t seq;
-	uint8_t sum[16];	/* BLAKE2b-256 of seq and bytes, first half */
-};
-
-struct segment {
-	uint64_t first, end;	/* seqs [first, end) that are whole */
-	uint64_t size;		/* bytes that are whole */
-};
-
-struct waiting {		/* appended, not yet in a file */
+struct waiting {		/* appended, not yet durable */
 	uint64_t seq;
 	size_t len;
 	char *data;
@@ -43,11 +30,12 @@ struct waiting {		/* appended, not yet in a file */
 
 struct spool {
 	char dir[PATH_LEN - 64];
-	uint64_t cap, next, acked, lost, synced;
+	uint64_t cap, next, acked, lost;
 	struct segment *seg;	/* ascending */
 	size_t nseg, seg_size;
-	int fd;			/* of the last segment, append; -1 */
+	int fd;			/* of the last segment; -1 */
 	bool dir_dirty, file_dirty;
+	bool fresh;		/* the last segment's file failed: it is written no more */
 	struct waiting wait[MEMORY_MAX];
 	unsigned nwait;
 	/* reader's place: where record `at_seq` begins in segment `at_first` */
@@ -57,83 +45,6 @@ struct spool {
 static void segment_path(const struct spool *s, uint64_t first, char path[PATH_LEN])
 {
 	snprintf(path, PATH_LEN, "%s/%016" PRIx64, s->dir, first);
-}
-
-static void checksum(uint64_t seq, const void *data, size_t len, uint8_t ret[16])
-{
-	uint8_t part[HASH_SUM_LEN + sizeof(seq)], sum[HASH_SUM_LEN];
-
-	hash_sum(data, len, part);
-	memcpy(part + HASH_SUM_LEN, &seq, sizeof(seq));
-	hash_sum(part, sizeof(part), sum);
-	memcpy(ret, sum, 16);
-}
-
-/* ---- whole reads and writes ---- */
-
-static int write_all(int fd, const void *data, size_t len)
-{
-	const char *p = data;
-
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -ENOSPC;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-static int read_at(int fd, void *data, size_t len, uint64_t off)
-{
-	char *p = data;
-
-	while (len) {
-		ssize_t n = pread(fd, p, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -ENODATA;
-		p += n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
-/* The record at off: 0 and *ret_data malloc'd, -ENODATA: no whole, right record there [S2]. */
-static int read_record(int fd, uint64_t off, uint64_t seq, char **ret_data, size_t *ret_len)
-{
-	struct record_head h;
-	uint8_t sum[16];
-	char *data;
-	int r = read_at(fd, &h, sizeof(h), off);
-
-	if (r < 0)
-		return r;
-	if (h.magic != RECORD_MAGIC || h.seq != seq || h.len > RECORD_MAX)
-		return -ENODATA;
-	data = malloc(h.len + 1);
-	if (!data)
-		return -ENOMEM;
-	r = read_at(fd, data, h.len, off + sizeof(h));
-	if (r == 0) {
-		checksum(seq, data, h.len, sum);
-		r = memcmp(sum, h.sum, sizeof(sum)) == 0 ? 0 : -ENODATA;
-	}
-	if (r < 0) {
-		free(data);
-		return r;
-	}
-	data[h.len] = '\0';
-	*ret_data = data;
-	*ret_len = h.len;
-	return 0;
 }
 
 /* ---- opening ---- */
@@ -181,36 +92,36 @@ static int list_segments(struct spool *s)
 	return r;
 }
 
-/* How far the segment is whole. A tail that is not is cut off when it is the last one, so that appends follow good ones. */
+/* A tail that is not whole is cut off when it is the last one, so that appends follow good ones. */
 static int measure(struct spool *s, struct segment *g, bool last)
 {
-	char path[PATH_LEN], *data;
-	struct stat st;
-	size_t len;
-	int fd, r = 0;
+	char path[PATH_LEN];
+	bool torn = false;
+	int fd, r;
 
 	segment_path(s, g->first, path);
 	fd = open(path, last ? O_RDWR | O_CLOEXEC : O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	g->end = g->first;
-	while (r == 0) {
-		r = read_record(fd, g->size, g->end, &data, &len);
-		if (r < 0)
-			break;
-		free(data);
-		g->size += sizeof(struct record_head) + len;
-		g->end++;
-	}
-	if (r == -ENODATA)
-		r = 0;
-	if (r == 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size > g->size) {
-		s->lost++;
-		if (last && ftruncate(fd, (off_t)g->size) < 0)
+	r = segment_measure(fd, g, &torn);
+	if (r == 0 && torn && last) {
+		s->lost++;	/* [S2] at least */
+		if (ftruncate(fd, (off_t)g->size) < 0)
 			r = -errno;
 	}
 	close(fd);
 	return r;
+}
+
+/* [S2] Between two segments the seqs say how many are missing. */
+static void count_missing(struct spool *s)
+{
+	for (size_t i = 0; i + 1 < s->nseg; i++) {
+		uint64_t from = MAX_OF(s->seg[i].end, s->acked + 1);
+
+		if (s->seg[i + 1].first > from)
+			s->lost += s->seg[i + 1].first - from;
+	}
 }
 
 static uint64_t read_acked(const struct spool *s)
@@ -251,10 +162,12 @@ int spool_open(const char *dir, uint64_t cap, struct spool **ret_spool)
 		spool_close(s);
 		return r;
 	}
-	s->next = s->nseg ? s->seg[s->nseg - 1].end : 1;
+	count_missing(s);
+	s->next = 1;
+	for (size_t i = 0; i < s->nseg; i++)	/* a failed file may hold more than the one after it */
+		s->next = MAX_OF(s->next, s->seg[i].end);
 	if (s->next <= s->acked)
 		s->next = s->acked + 1;	/* segments were removed by hand: a seq is never given twice */
-	s->synced = s->next - 1;
 	*ret_spool = s;
 	return 0;
 }
@@ -302,28 +215,35 @@ static void trim(struct spool *s)
 
 /* ---- writing ---- */
 
+/* An empty or torn file of this name may be left over: it begins anew. */
 static int new_segment(struct spool *s, uint64_t first)
 {
 	char path[PATH_LEN];
-	int fd, r;
+	int fd, r = 0;
 
 	segment_path(s, first, path);
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	r = add_segment(s, (struct segment){ .first = first, .end = first });
+	if (s->nseg && s->seg[s->nseg - 1].first == first)
+		s->seg[s->nseg - 1] = (struct segment){ .first = first, .end = first };
+	else
+		r = add_segment(s, (struct segment){ .first = first, .end = first });
 	if (r < 0) {
 		close(fd);
 		return r;
 	}
-	if (s->fd >= 0) {
-		if (fdatasync(s->fd) < 0)	/* records of the old one that sync() has not covered */
-			s->file_dirty = true;
-		close(s->fd);
-	}
 	s->fd = fd;
 	s->dir_dirty = true;
-	trim(s);
+	s->fresh = false;
+	return 0;
+}
+
+static int sync_file(struct spool *s)
+{
+	if (s->fd >= 0 && s->file_dirty && fdatasync(s->fd) < 0)
+		return -errno;
+	s->file_dirty = false;
 	return 0;
 }
 
@@ -331,9 +251,17 @@ static int segment_for(struct spool *s, uint64_t seq, size_t len)
 {
 	struct segment *g = s->nseg ? &s->seg[s->nseg - 1] : NULL;
 	char path[PATH_LEN];
+	int r;
 
-	if (!g || g->end != seq || g->size + len > SEGMENT_MAX)
+	if (!g || s->fresh || g->end != seq || g->size + len > SEGMENT_MAX) {
+		r = sync_file(s);
+		if (r < 0)
+			return r;
+		if (s->fd >= 0)
+			close(s->fd);
+		s->fd = -1;
 		return new_segment(s, seq);
+	}
 	if (s->fd >= 0)
 		return 0;
 	segment_path(s, g->first, path);
@@ -341,29 +269,90 @@ static int segment_for(struct spool *s, uint64_t seq, size_t len)
 	return s->fd < 0 ? -errno : 0;
 }
 
-static int write_record(struct spool *s, uint64_t seq, const void *data, size_t len)
+static int write_record(struct spool *s, const struct waiting *w)
 {
-	struct record_head h = { .magic = RECORD_MAGIC, .len = (uint32_t)len, .seq = seq };
 	struct segment *g;
-	int r = segment_for(s, seq, sizeof(h) + len);
+	int r = segment_for(s, w->seq, segment_record_size(w->len));
 
 	if (r < 0)
 		return r;
-	checksum(seq, data, len, h.sum);
 	g = &s->seg[s->nseg - 1];
-	if (lseek(s->fd, (off_t)g->size, SEEK_SET) < 0)
+	s->file_dirty = true;
+	r = segment_write(s->fd, g->size, w->seq, w->data, w->len);
+	if (r < 0)
+		return r;
+	g->size += segment_record_size(w->len);
+	g->end = w->seq + 1;
+	return 0;
+}
+
+static int sync_dir(struct spool *s)
+{
+	int fd, r = 0;
+
+	if (!s->dir_dirty)
+		return 0;
+	fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
 		return -errno;
-	r = write_all(s->fd, &h, sizeof(h));
+	if (fsync(fd) < 0)
+		r = -errno;
+	close(fd);
+	s->dir_dirty = r < 0;
+	return r;
+}
+
+static int write_out(struct spool *s)
+{
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < s->nwait; i++)
+		r = write_record(s, &s->wait[i]);
 	if (r == 0)
-		r = write_all(s->fd, data, len);
+		r = sync_file(s);
+	return r == 0 ? sync_dir(s) : r;
+}
+
+/* A try failed: segments are again the nseg ones that were there, the last of them as it was. */
+static void take_back(struct spool *s, size_t nseg, struct segment last)
+{
+	char path[PATH_LEN];
+
+	if (s->fd >= 0)
+		close(s->fd);
+	s->fd = -1;
+	s->file_dirty = false;
+	s->fresh = true;
+	for (; s->nseg > nseg; s->nseg--) {
+		segment_path(s, s->seg[s->nseg - 1].first, path);
+		unlink(path);	/* or it begins anew by the same name */
+	}
+	if (!nseg)
+		return;
+	if (s->seg[nseg - 1].size != last.size) {
+		segment_path(s, last.first, path);
+		(void)!truncate(path, (off_t)last.size);	/* what stays stands in the next file too, with the same seqs */
+	}
+	s->seg[nseg - 1] = last;
+}
+
+int spool_sync(struct spool *s)
+{
+	const size_t nseg = s->nseg;
+	const struct segment last = nseg ? s->seg[nseg - 1] : (struct segment){ 0 };
+	int r;
+
+	if (!s->nwait)
+		return sync_dir(s);
+	r = write_out(s);
 	if (r < 0) {
-		if (ftruncate(s->fd, (off_t)g->size) < 0)
-			return -errno;	/* a torn tail: found by its checksum, and overwritten by the next try */
+		take_back(s, nseg, last);
 		return r;
 	}
-	g->size += sizeof(h) + len;
-	g->end = seq + 1;
-	s->file_dirty = true;
+	for (unsigned i = 0; i < s->nwait; i++)
+		free(s->wait[i].data);
+	s->nwait = 0;
+	trim(s);
 	return 0;
 }
 
@@ -372,12 +361,15 @@ uint64_t spool_next_seq(const struct spool *s)
 	return s->next;
 }
 
-static int keep_in_memory(struct spool *s, const void *data, size_t len)
+int spool_append(struct spool *s, const void *data, size_t len, uint64_t *ret_seq)
 {
-	struct waiting *w = &s->wait[s->nwait];
+	struct waiting *w;
 
-	if (s->nwait == MEMORY_MAX)
+	if (len > SEGMENT_RECORD_MAX)
+		return -EMSGSIZE;
+	if (s->nwait == MEMORY_MAX && spool_sync(s) < 0)
 		return -ENOSPC;
+	w = &s->wait[s->nwait];
 	w->data = malloc(len ? len : 1);
 	if (!w->data)
 		return -ENOMEM;
@@ -385,70 +377,8 @@ static int keep_in_memory(struct spool *s, const void *data, size_t len)
 	w->seq = s->next;
 	w->len = len;
 	s->nwait++;
-	return 0;
-}
-
-int spool_append(struct spool *s, const void *data, size_t len, uint64_t *ret_seq)
-{
-	int r;
-
-	if (len > RECORD_MAX)
-		return -EMSGSIZE;
-	r = s->nwait ? -EAGAIN : write_record(s, s->next, data, len);	/* [S3]: behind those that wait */
-	if (r < 0)
-		r = keep_in_memory(s, data, len);
-	if (r < 0)
-		return r;
 	*ret_seq = s->next++;
 	return 0;
-}
-
-static int flush_memory(struct spool *s)
-{
-	unsigned n = 0;
-	int r = 0;
-
-	while (n < s->nwait) {
-		r = write_record(s, s->wait[n].seq, s->wait[n].data, s->wait[n].len);
-		if (r < 0)
-			break;
-		free(s->wait[n++].data);
-	}
-	s->nwait -= n;
-	memmove(s->wait, s->wait + n, s->nwait * sizeof(*s->wait));
-	return r;
-}
-
-static int sync_dir(struct spool *s)
-{
-	int fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (fsync(fd) < 0)
-		r = -errno;
-	close(fd);
-	return r;
-}
-
-int spool_sync(struct spool *s)
-{
-	int r = flush_memory(s);
-
-	if (s->file_dirty && s->fd >= 0) {
-		if (fdatasync(s->fd) < 0)
-			return -errno;
-		s->file_dirty = false;
-	}
-	if (s->dir_dirty) {
-		int e = sync_dir(s);
-
-		if (e < 0)
-			return e;
-		s->dir_dirty = false;
-	}
-	s->synced = s->nwait ? s->wait[0].seq - 1 : s->next - 1;
-	return r;
 }
 
 /* ---- reading ---- */
@@ -472,8 +402,6 @@ int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_da
 	if (!g)
 		return -ENOENT;
 	want = MAX_OF(after + 1, g->first);
-	if (want > s->synced)
-		return -ENOENT;
 	seq = g->first;
 	if (s->at_first == g->first && s->at_seq <= want) {
 		seq = s->at_seq;
@@ -484,10 +412,10 @@ int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_da
 	if (fd < 0)
 		return -errno;
 	for (; r == 0; seq++) {
-		r = read_record(fd, off, seq, &data, &len);
+		r = segment_read(fd, off, seq, &data, &len);
 		if (r < 0)
 			break;
-		off += sizeof(struct record_head) + len;
+		off += segment_record_size(len);
 		if (seq == want)
 			break;
 		free(data);
@@ -507,7 +435,7 @@ int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_da
 int spool_ack(struct spool *s, uint64_t seq)
 {
 	char path[PATH_LEN], temporary[PATH_LEN], text[32];
-	int fd, n, r;
+	int fd, n, r = 0;
 
 	if (seq <= s->acked)
 		return 0;
@@ -518,7 +446,8 @@ int spool_ack(struct spool *s, uint64_t seq)
 	if (fd < 0)
 		return -errno;
 	n = snprintf(text, sizeof(text), "%" PRIu64 "\n", seq);
-	r = write_all(fd, text, (size_t)n);
+	if (write(fd, text, (size_t)n) != n)
+		r = -EIO;	/* a few bytes: whole or not at all */
 	close(fd);
 	if (r == 0 && rename(temporary, path) < 0)
 		r = -errno;

@@ -2,13 +2,15 @@
  *
  * Append-only segment files of framed records (length, checksum, seq, JSON) in state_dir/spool. Relay only.
  *
- * [S1] Durable    spool_append() + spool_sync() returned 0: the record survives power loss (fdatasync, directory fsync).
- * [S2] Torn       a record cut or flipped anywhere is found by its checksum; what follows it in that segment is dropped and
- *                 counted, earlier records stand (FAULTS 22).
+ * [S1] Durable    spool_append() + spool_sync() returned 0: the record survives power loss (fdatasync, directory fsync). A sync that
+ *                 fails forgets nothing: all that was appended since the last good one is written again, to another file.
+ * [S2] Torn       a record cut or flipped anywhere is found by its checksum; what follows it in that segment is dropped, earlier
+ *                 records stand (FAULTS 22). Counted exactly where a later segment tells by its seqs, else as one.
  * [S3] Order      records are read back in the order appended; seq rises by one each.
  * [S4] Cap        at most `cap` bytes: the oldest acknowledged segments go first; if unacknowledged ones must go, that is counted
  *                 (spool_lost()).
- * [S5] Disk full  spool_append() then keeps up to 1,024 records in memory, -ENOSPC after that; sync tries again.
+ * [S5] Memory     records not yet durable are in memory, 1,024 at most; then spool_append() syncs by itself, and is -ENOSPC
+ *                 while that fails.
  */
 #pragma once
 
@@ -27,7 +29,7 @@ uint64_t spool_next_seq(const struct spool *s);
 int spool_append(struct spool *s, const void *data, size_t len, uint64_t *ret_seq) MUST_CHECK;
 int spool_sync(struct spool *s) MUST_CHECK;
 
-/* Oldest record with seq > after: 0 and a malloc'd copy, -ENOENT when there is none. Only synced records. */
+/* Oldest record with seq > after: 0 and a malloc'd copy, -ENOENT when there is none. Only durable ones. */
 int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_data, size_t *ret_len) MUST_CHECK;
 
 /* Everything up to seq has reached Redis; durable lazily (a crash may offer some again). */
