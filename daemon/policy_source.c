@@ -14,11 +14,12 @@
 #include "log.h"
 #include "policy.h"
 #include "policy_compile.h"
+#include "time_servers.h"
 
 #define POLICY_MAX  (1U << 20)
 #define NETWORKS_MAX (4U << 20)
 #define BLOB_MAX    (16U << 20)
-#define PROTECT_MAX 16
+#define PROTECT_MAX 64
 
 static int read_networks(void *ctx, const char *path, char **ret_text, size_t *ret_len)
 {
@@ -36,14 +37,11 @@ static size_t add_address(const char *text, struct prefix *to, size_t n)
 	return n + 1;
 }
 
-/* What must never be cut off by a rule (DESIGN 7): the resolvers of this machine, and Redis. */
-static size_t built_in_protect(const struct config *c, struct prefix to[PROTECT_MAX])
+static size_t add_resolvers(struct prefix *to, size_t n)
 {
 	char *text = NULL, *line, *save = NULL;
-	size_t len, n = 0;
+	size_t len;
 
-	if (c->redis && c->redis_host[0])
-		n = add_address(c->redis_host, to, n);
 	if (config_read_file("/etc/resolv.conf", 65536, &text, &len) < 0)
 		return n;
 	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -54,6 +52,19 @@ static size_t built_in_protect(const struct config *c, struct prefix to[PROTECT_
 	}
 	free(text);
 	return n;
+}
+
+/* What must never be cut off by a rule (DESIGN 7): Redis, the resolvers of this machine and its time servers. */
+static size_t built_in_protect(const struct config *c, struct prefix to[PROTECT_MAX])
+{
+	struct time_servers times;
+	size_t n = 0;
+
+	if (c->redis && c->redis_host[0])
+		n = add_address(c->redis_host, to, n);
+	n = add_resolvers(to, n);
+	time_servers_read("", &times);
+	return n + time_servers_addresses(&times, to + n, PROTECT_MAX - n);
 }
 
 static int seal(const void *blob, size_t size)
