@@ -80,6 +80,8 @@ static void text_into(const struct yaml_node *n, char *to, size_t size, const ch
 {
 	if (n->kind != YAML_SCALAR || !*n->text)
 		diag_add(d, n->line, n->col, NULL, "%s is due here", what);
+	else if (strchr(n->text, '\n'))
+		diag_add(d, n->line, n->col, "write it on one line", "%s of several lines", what);
 	else if (strlen(n->text) >= size)
 		diag_add(d, n->line, n->col, NULL, "longer than %zu characters", size - 1);
 	else
@@ -248,24 +250,36 @@ static void key_table(const struct yaml_node *n, struct config *c, struct diag_l
 		diag_add(d, n->line, n->col, "such as 65536", "table.pairs: a power of two is due");
 }
 
+/* A name or IPv4 address without colons, or an IPv6 address in brackets, which are taken off: *ret_text, *ret_len. */
+static bool host_of(const char *text, size_t len, const char **ret_text, size_t *ret_len)
+{
+	bool v6 = len > 2 && text[0] == '[' && text[len - 1] == ']';
+
+	text += v6;
+	len -= v6 ? 2 : 0;
+	if (len == 0 || len >= CONFIG_PATH)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char)text[i]) && !strchr(v6 ? ":.%" : "-._", text[i]))
+			return false;
+	*ret_text = text;
+	*ret_len = len;
+	return !v6 || memchr(text, ':', len);
+}
+
 /* "host:port", "[v6]:port" */
 static void redis_address(const struct yaml_node *n, struct config *c, struct diag_list *d)
 {
-	const char *text = n->text, *colon = strrchr(text, ':');
-	char *end = NULL;
-	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
-	size_t len = colon ? (size_t)(colon - text) : 0;
+	const char *colon = strrchr(n->text, ':'), *host;
+	unsigned long port = colon && isdigit((unsigned char)colon[1]) ? strtoul(colon + 1, NULL, 10) : 0;
+	size_t len;
 
-	if (n->kind != YAML_SCALAR || !colon || len == 0 || *end || port == 0 || port > 65535 ||
-	    len >= sizeof(c->redis_host)) {
-		diag_add(d, n->line, n->col, "such as 10.0.0.5:6379", "%s: host:port is due", text);
+	if (!colon || port == 0 || port > 65535 || colon[1 + strspn(colon + 1, "0123456789")] ||
+	    !host_of(n->text, (size_t)(colon - n->text), &host, &len)) {
+		diag_add(d, n->line, n->col, "such as 10.0.0.5:6379 or [fd00::5]:6379", "%s: host:port is due", n->text);
 		return;
 	}
-	if (text[0] == '[' && text[len - 1] == ']') {
-		text++;
-		len -= 2;
-	}
-	snprintf(c->redis_host, sizeof(c->redis_host), "%.*s", (int)len, text);
+	snprintf(c->redis_host, sizeof(c->redis_host), "%.*s", (int)len, host);
 	c->redis_port = (uint32_t)port;
 }
 
@@ -365,11 +379,25 @@ static void print_diags(const struct diag_list *d, int err)
 		dprintf(err, "and %u more errors\n", d->count - DIAG_MAX);
 }
 
+int config_parse(const char *text, size_t len, struct diag_list *d, struct config *ret)
+{
+	struct config c = defaults();
+	struct yaml_tree *tree;
+	int r = yaml_tree_parse(text, len, d, &tree);
+
+	if (r < 0)
+		return r;
+	parse(yaml_tree_root(tree), &c, d);
+	yaml_tree_free(tree);
+	if (d->count)
+		return -EINVAL;
+	*ret = c;
+	return 0;
+}
+
 int config_load(const char *path, struct config *ret, int err)
 {
 	struct diag_list *d = malloc(sizeof(*d));
-	struct config c = defaults();
-	struct yaml_tree *tree = NULL;
 	char *text = NULL;
 	size_t len;
 	int r = d ? config_read_file(path, FILE_MAX, &text, &len) : -ENOMEM;
@@ -380,15 +408,8 @@ int config_load(const char *path, struct config *ret, int err)
 		return r;
 	}
 	diag_init(d, path, text, len);
-	r = yaml_tree_parse(text, len, d, &tree);
-	if (r == 0) {
-		parse(yaml_tree_root(tree), &c, d);
-		r = d->count ? -EINVAL : 0;
-	}
+	r = config_parse(text, len, d, ret);
 	print_diags(d, err);
-	if (r == 0)
-		*ret = c;
-	yaml_tree_free(tree);
 	free(text);
 	free(d);
 	return r;
@@ -405,28 +426,49 @@ size_t config_roles(const struct config *c, struct policy_role *ret)
 	return c->nroles;
 }
 
+/* Quoted: what is text stays text, whatever stands in it. */
+static void print_text(int fd, const char *before, const char *text, const char *after)
+{
+	char quoted[2 * CONFIG_PATH], *to = quoted;
+
+	for (; *text; *to++ = *text++)
+		if (*text == '"' || *text == '\\')
+			*to++ = '\\';
+	*to = '\0';
+	dprintf(fd, "%s\"%s\"%s", before, quoted, after);
+}
+
+static void print_redis(const struct config *c, int fd)
+{
+	char port[16];
+
+	dprintf(fd, "redis:\n");
+	snprintf(port, sizeof(port), ":%u\"\n", c->redis_port);
+	if (c->redis_socket[0])
+		print_text(fd, "  socket: ", c->redis_socket, "\n");
+	else
+		dprintf(fd, strchr(c->redis_host, ':') ? "  address: \"[%s]%s" : "  address: \"%s%s", c->redis_host, port);
+	if (c->redis_username[0])
+		print_text(fd, "  username: ", c->redis_username, "\n");
+	if (c->redis_password_file[0])
+		print_text(fd, "  password_file: ", c->redis_password_file, "\n");
+}
+
 void config_print(const struct config *c, int fd)
 {
-	dprintf(fd, "gateway: %s\npolicy: %s\nstate_dir: %s\nruntime_dir: %s\nfailure: %s\ninterfaces:\n", c->gateway,
-		c->policy, c->state_dir, c->runtime_dir, c->failure == FAILURE_CLOSED ? "closed" : "open");
+	print_text(fd, "gateway: ", c->gateway, "\n");
+	print_text(fd, "policy: ", c->policy, "\n");
+	print_text(fd, "state_dir: ", c->state_dir, "\n");
+	print_text(fd, "runtime_dir: ", c->runtime_dir, "\n");
+	dprintf(fd, "failure: %s\ninterfaces:\n", c->failure == FAILURE_CLOSED ? "closed" : "open");
 	for (uint32_t i = 0; i < c->nroles; i++) {
-		dprintf(fd, "  %s: [", c->role[i].name);
+		print_text(fd, "  ", c->role[i].name, ": [");
 		for (uint32_t k = 0; k < c->role[i].ndevices; k++)
-			dprintf(fd, "%s\"%s\"", k ? ", " : "", c->role[i].device[k]);
+			print_text(fd, k ? ", " : "", c->role[i].device[k], "");
 		dprintf(fd, "]\n");
 	}
 	dprintf(fd, "queues: {first: %u, count: %u}\ntable: {pairs: %u}\nmark_mask: 0x%08x\nleases: %s\n", c->queue_first,
 		c->queue_count, c->pairs, c->mark_mask, c->leases ? "on" : "off");
-	if (!c->redis)
-		return;
-	dprintf(fd, "redis:\n");
-	if (c->redis_socket[0])
-		dprintf(fd, "  socket: %s\n", c->redis_socket);
-	else
-		dprintf(fd, strchr(c->redis_host, ':') ? "  address: \"[%s]:%u\"\n" : "  address: \"%s:%u\"\n", c->redis_host,
-			c->redis_port);
-	if (c->redis_username[0])
-		dprintf(fd, "  username: %s\n", c->redis_username);
-	if (c->redis_password_file[0])
-		dprintf(fd, "  password_file: %s\n", c->redis_password_file);
+	if (c->redis)
+		print_redis(c, fd);
 }

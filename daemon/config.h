@@ -45,7 +45,11 @@ struct config {
 /* Parse the file. 0; -EINVAL with errors printed to `err` as file:line:col lines; other -errno when it cannot be read. */
 int config_load(const char *path, struct config *ret, int err) MUST_CHECK;
 
+struct diag_list;
 struct policy_role;
+
+/* As config_load() of a text; errors go to `d`, which was made for it. 0, -EINVAL, -ENOMEM. */
+int config_parse(const char *text, size_t len, struct diag_list *d, struct config *ret) MUST_CHECK;
 
 /* The roles as policy_compile.h takes them, CONFIG_ROLES have room in ret; they point into *c. Returns how many. */
 size_t config_roles(const struct config *c, struct policy_role *ret);

@@ -80,6 +80,27 @@ static void round_trip(void **state)
 	assert_memory_equal(&a, &b, sizeof(a));
 }
 
+/* Text of every kind comes back from config_print as it was. */
+static void round_trip_text(void **state)
+{
+	char name[] = "/tmp/egressd-test-print.XXXXXX", text[4000] = "", e[2000];
+	struct config a, b;
+	int fd = mkstemp(name);
+
+	(void)state;
+	assert_int_equal(load("gateway: \"-\"\npolicy: \"/a: b #c \\\"\\\\\"\nstate_dir: /\xe5\xb1\xb1\nruntime_dir: '/''r '\n"
+			      "interfaces: {outside: ['\"', '\\', '{x}'], yes: [null], \"1\": [\"*a\"]}\n"
+			      "redis: {socket: \"/a, b\", username: no, password_file: '/''%s'}\n", &a, e, sizeof(e)), 0);
+	assert_string_equal(a.policy, "/a: b #c \"\\");
+	assert_string_equal(a.role[0].device[1], "\\");
+	config_print(&a, fd);
+	assert_true(pread(fd, text, sizeof(text) - 1, 0) > 0);
+	close(fd);
+	unlink(name);
+	assert_int_equal(load(text, &b, e, sizeof(e)), 0);
+	assert_memory_equal(&a, &b, sizeof(a));
+}
+
 static void all_errors_at_once(void **state)
 {
 	struct config c;
@@ -116,6 +137,17 @@ static void refused(void **state)
 		{ "table: {pairs: 3000}\n", "a power of two" },
 		{ "redis: {socket: /a, address: \"b:1\"}\n", "either socket or address" },
 		{ "redis: {address: nowhere}\n", "host:port is due" },
+		{ "redis: {address: [a]}\n", "host:port is due" },
+		{ "redis: {address: \":1\"}\n", "host:port is due" },
+		{ "redis: {address: \"[]:1\"}\n", "host:port is due" },
+		{ "redis: {address: \"[a]:1\"}\n", "host:port is due" },
+		{ "redis: {address: \"fd00::5:6379\"}\n", "host:port is due" },	/* which colon? */
+		{ "redis: {address: \"a b:1\"}\n", "host:port is due" },
+		{ "redis: {address: \"a:0\"}\n", "host:port is due" },
+		{ "redis: {address: \"a:65536\"}\n", "host:port is due" },
+		{ "redis: {address: \"a:+1\"}\n", "host:port is due" },
+		{ "redis: {address: \"a:1x\"}\n", "host:port is due" },
+		{ "policy: |\n  /two\n  /lines\n", "several lines" },
 		{ "interfaces: {outside: []}\n", "a list of 1 to 8 devices" },
 		{ "interfaces: {outside: [sixteen-letters-x]}\n", "not a device name" },
 		{ "interfaces: {outside: [a/b]}\n", "not a device name" },
@@ -167,6 +199,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(minimal),	cmocka_unit_test(round_trip),	cmocka_unit_test(all_errors_at_once),
+		cmocka_unit_test(round_trip_text),
 		cmocka_unit_test(refused),	cmocka_unit_test(missing_file), cmocka_unit_test(shipped_file),
 	};
 
