@@ -246,6 +246,12 @@ static void read_counters(struct engine *e)
 	}
 }
 
+void enforce_look_back(struct engine *e)
+{
+	read_counters(e);
+	area_blind_end(&e->area, clock_mono());
+}
+
 static void read_drops(struct engine *e)
 {
 	uint64_t queue = 0, user = 0;

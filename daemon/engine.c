@@ -92,6 +92,7 @@ static void become_ready(struct engine *e)
 	if (e->ready)
 		return;
 	e->ready = true;
+	enforce_look_back(e);
 	if (e->flavour == RULES_XT_NFQUEUE && atomic_load_explicit(&e->area.h->engine_starts, memory_order_relaxed) == 1)
 		log_notice("this kernel has no nft queue statement; the xt NFQUEUE target does the same");
 	tell(FD_SUPER, PROTO_READY, 0, 0, 0, "", -1);
@@ -394,8 +395,11 @@ static int start(struct engine *e)
 		log_error("nftables socket: %s", strerror(-r));
 		return r;
 	}
-	if (atomic_fetch_add_explicit(&e->area.h->engine_starts, 1, memory_order_relaxed) > 0)
-		atomic_fetch_add_explicit(&e->area.h->health[HEALTH_ENGINE_RESTART], 1, memory_order_relaxed);
+	if (atomic_fetch_add_explicit(&e->area.h->engine_starts, 1, memory_order_relaxed) > 0) {
+		area_blind_begin(&e->area, atomic_load_explicit(&e->area.h->engine_started_ns, memory_order_relaxed));
+		/* Release: who sees the count sees since when. */
+		atomic_fetch_add_explicit(&e->area.h->health[HEALTH_ENGINE_RESTART], 1, memory_order_release);
+	}
 	atomic_store_explicit(&e->area.h->engine_started_ns, now.ns, memory_order_relaxed);
 	e->overflow_seen = area_counter_sum(&e->area, AC_OVERFLOW);
 	e->braked_seen = atomic_load_explicit(&e->area.h->braked, memory_order_relaxed);

@@ -87,6 +87,7 @@ void enforce_start(struct engine *e);	/* the dead engine's rules and blocks, bro
 /* engine.watch is readable: what others removed is put back at once [E5] */
 void enforce_watch(struct engine *e, struct mono now);
 void enforce_health(struct engine *e, struct mono now);
+void enforce_look_back(struct engine *e);	/* the workers judge: what passed since the last engine's did */
 void enforce_worry(struct engine *e, enum area_health what);	/* counted; the relay tells */
 
 /* blocked.c: judge_review(), then the kernel's sets follow. */

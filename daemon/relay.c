@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include "courier.h"
 #include "decide.h"
 #include "engine.h"
+#include "health.h"
 #include "log.h"
 #include "policy_force.h"
 #include "proto.h"
@@ -46,7 +46,7 @@ struct relay {
 
 	struct policy_force force;
 	uint64_t seconds;
-	uint64_t health[HEALTH_COUNT];
+	struct health health;
 	bool spool_sick;
 	struct control_ctx ctl;
 };
@@ -112,64 +112,13 @@ static int confirm(void *relay, char **ret_yaml, char *why, size_t size)
 
 /* ---- findings ---- */
 
-static const struct {
-	const char *kind, *text;
-} health_words[HEALTH_COUNT] = {
-	[HEALTH_ENGINE_RESTART] = { "engine-restart", "the engine was restarted; no packet passed unjudged" },
-	[HEALTH_RULES_FLUSHED] = { "rules-flushed", "somebody removed egressd's kernel rules or blocks; they were put back; what left "
-				   "meanwhile, and up to a second before, is missing in egress and unseen" },
-	[HEALTH_RULES_FAILED] = { "rules-failed", "kernel rules could not be changed; see the journal" },
-	[HEALTH_TABLE_FULL] = { "table-full", "the pair table is full; idle pairs are folded into their hosts" },
-	[HEALTH_BRAKE] = { "brake", "more subjects than the policy's brake allows would be blocked: only alerting" },
-	[HEALTH_UNSEEN] = { "unseen", "packets left that egressd did not judge; see unseen in egressctl status" },
-	[HEALTH_QUEUE_LOST] = { "queue-lost", "the kernel dropped packets of our queue" },
-	[HEALTH_RESTORED] = { "restored", "sums were restored from a snapshot; the gap is in egressctl status" },
-};
-
-/* The host that fills the table: the one whose overflow record took most packets. */
-static void table_full_text(const struct relay *r, char *text, size_t size)
-{
-	uint32_t worst = TABLE_NONE, most = 0;
-	char in[ADDR_STRLEN];
-
-	for (uint32_t i = 0; i < r->area.h->pairs; i++) {
-		uint32_t n = atomic_load_explicit(&r->area.pair[i].packets, memory_order_relaxed);
-
-		if (table_is_full(&r->area.pairs, i) && r->area.pair[i].key.class_uid == PAIR_CLASS_OVERFLOW && n > most) {
-			most = n;
-			worst = i;
-		}
-	}
-	snprintf(text, size, "%s; most by %s", health_words[HEALTH_TABLE_FULL].text,
-		 worst == TABLE_NONE ? "no single host" : pair_in_format(r->area.pair[worst].key.in, in));
-}
-
-static int report_healths(struct relay *r)
-{
-	char text[200];
-
-	for (unsigned i = 0; i < HEALTH_COUNT; i++) {
-		uint64_t n = atomic_load_explicit(&r->area.h->health[i], memory_order_relaxed);
-		int e;
-
-		snprintf(text, sizeof(text), "%s", health_words[i].text);
-		if (n > r->health[i] && i == HEALTH_TABLE_FULL)
-			table_full_text(r, text, sizeof(text));
-		e = n > r->health[i] ? report_health(r->report, health_words[i].kind, text) : 0;
-		if (e < 0)
-			return e;
-		r->health[i] = n;
-	}
-	return 0;
-}
-
 /* Findings to disk, then to whoever waits. */
 static void report_all(struct relay *r, bool all)
 {
 	int n, e;
 
 	pthread_mutex_lock(&r->spool_lock);
-	n = report_healths(r);
+	n = health_report(&r->health, &r->area, r->report);
 	if (n >= 0)
 		n = report_scan(r->report, all);
 	e = spool_sync(r->spool);
@@ -379,8 +328,7 @@ static int start(struct relay *r, char *why, size_t size)
 		e = open_control(r, why, size);
 	if (e < 0)
 		return e;
-	for (unsigned i = 0; i < HEALTH_COUNT; i++)
-		r->health[i] = atomic_load_explicit(&r->area.h->health[i], memory_order_relaxed);
+	health_init(&r->health, &r->area, r->config.failure == FAILURE_CLOSED);
 	r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r->wake < 0)
 		return -errno;

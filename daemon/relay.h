@@ -5,7 +5,8 @@
  *                 relay's death (the spool's tail is read at start).
  * [Y3] Order      spool (fsync) first, then journal, then Redis.
  * Files           relay.c (loop), report.c (findings from the area), control.c + control_*.c (verbs), courier.c (Redis
- *                 thread), policy_source.c (policy file to blob), policy_force.c (the policy in force), snapshot.c.
+ *                 thread), policy_source.c (policy file to blob), policy_force.c (the policy in force), snapshot.c,
+ *                 health.c (what the engine counts as amiss).
  */
 #pragma once
 

@@ -387,10 +387,20 @@ static void plain(struct report *r, enum finding_event event)
 	snprintf(f->action, sizeof(f->action), "alert");
 	f->verdict = VERDICT_ALERT;
 	f->severity = SEVERITY_MEDIUM;
+	f->unseen_bytes = atomic_load_explicit(&r->a->h->unseen_bytes, memory_order_relaxed);
+	f->seen_bytes = area_counter_sum(r->a, AC_BYTES);
 	/* Ids no account has: the seq is never given twice. */
 	f->finding_id = (1ULL << 63) | spool_next_seq(r->spool);
 	f->incident_id = f->finding_id;
 	f->rev = 1;
+}
+
+bool report_health_due(const struct report *r, const char *kind)
+{
+	for (unsigned i = 0; i < KINDS; i++)
+		if (strcmp(r->health[i].kind, kind) == 0)
+			return !r->health[i].last_ns || clock_mono().ns - r->health[i].last_ns >= MINUTE_NS;
+	return true;
 }
 
 static struct health_kind *kind_of(struct report *r, const char *kind)

@@ -46,6 +46,7 @@ int report_scan(struct report *r, bool all);
 
 /* A health alert or the answer to a decision; at most one of a kind a minute for health (more are counted in the text). */
 int report_health(struct report *r, const char *kind, const char *text) MUST_CHECK;
+bool report_health_due(const struct report *r, const char *kind);	/* one of this kind would be written now */
 int report_decision(struct report *r, const char *id, const char *author, const char *result, const char *why) MUST_CHECK;
 bool report_decided(const struct report *r, const char *id);	/* an answer is in the spool */
 

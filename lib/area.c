@@ -101,6 +101,49 @@ int area_open(void *mem, size_t size, struct area *ret)
 	return 0;
 }
 
+void area_blind_begin(struct area *a, uint64_t started_ns)
+{
+	struct area_header *h = a->h;
+	struct area_blind *b = &h->blind;
+	uint64_t since = UINT64_MAX;
+
+	if (atomic_load_explicit(&b->since_ns, memory_order_relaxed))
+		return;
+	for (unsigned w = 0; w < h->workers && w < AREA_WORKERS; w++) {
+		uint64_t beat = atomic_load_explicit(&h->worker[w].heartbeat_ns, memory_order_relaxed);
+
+		since = MIN_OF(since, MAX_OF(beat, started_ns));
+	}
+	b->unseen_packets = atomic_load_explicit(&h->unseen_packets, memory_order_relaxed);
+	b->unseen_bytes = atomic_load_explicit(&h->unseen_bytes, memory_order_relaxed);
+	b->flushed = atomic_load_explicit(&h->health[HEALTH_RULES_FLUSHED], memory_order_relaxed);
+	/* Release: an engine that finds since_ns after a kill finds what stood then. */
+	atomic_store_explicit(&b->since_ns, MAX_OF(since, 1), memory_order_release);
+}
+
+static void add(_Atomic uint64_t *to, uint64_t n)
+{
+	/* Single writer. Relaxed: since_ns says when it holds. */
+	atomic_store_explicit(to, atomic_load_explicit(to, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+void area_blind_end(struct area *a, struct mono now)
+{
+	const struct area_header *h = a->h;
+	struct area_blind *b = &a->h->blind;
+	uint64_t since = atomic_load_explicit(&b->since_ns, memory_order_acquire);
+
+	if (!since)
+		return;
+	add(&b->packets, atomic_load_explicit(&h->unseen_packets, memory_order_relaxed) - b->unseen_packets);
+	add(&b->bytes, atomic_load_explicit(&h->unseen_bytes, memory_order_relaxed) - b->unseen_bytes);
+	add(&b->uncounted, atomic_load_explicit(&h->health[HEALTH_RULES_FLUSHED], memory_order_relaxed) - b->flushed);
+	atomic_store_explicit(&b->from_ns, since, memory_order_relaxed);
+	atomic_store_explicit(&b->to_ns, now.ns, memory_order_relaxed);
+	/* Release: pairs with the acquire of who reads the rest. */
+	atomic_store_explicit(&b->since_ns, 0, memory_order_release);
+}
+
 void area_ring(struct area *a, uint32_t slot)
 {
 	/* Relaxed: the place only has to be ours alone. */

@@ -18,7 +18,7 @@
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   3
+#define AREA_LAYOUT   4
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
@@ -74,6 +74,15 @@ struct area_fold {
 	uint64_t bytes, packets, refused;
 };
 
+/* When no engine judged: from a worker's last turn before a restart until the next engine is ready. */
+struct area_blind {
+	_Atomic uint64_t since_ns;	/* restarts that no engine has looked back at yet began here; 0: none, the rest holds */
+	uint64_t unseen_packets, unseen_bytes, flushed;	/* as they stood at since_ns */
+	_Atomic uint64_t from_ns, to_ns;	/* the last that was looked back at */
+	_Atomic uint64_t packets, bytes;	/* that the kernel counted past us, in all of them */
+	_Atomic uint64_t uncounted;	/* how often the kernel's counters were removed in one of them */
+};
+
 struct area_header {
 	char magic[8];
 	uint32_t layout, pairs, accounts, workers;	/* counts; pairs and accounts are powers of two */
@@ -93,6 +102,7 @@ struct area_header {
 	 * missing, as is what left before the rules were back. */
 	_Atomic uint64_t egress_bytes, unseen_bytes, unseen_packets;
 	uint64_t egress_base, unseen_base, unseen_packets_base;
+	struct area_blind blind;
 	_Atomic uint64_t queue_dropped, user_dropped;	/* /proc/net/netfilter/nfnetlink_queue */
 	_Atomic uint32_t rules_in;	/* 1: kernel rules in place */
 	_Atomic uint32_t flavour;	/* enum rules_flavour: native queue or xt NFQUEUE */
@@ -130,6 +140,11 @@ size_t area_hot_size(uint32_t pairs, uint32_t accounts);	/* from the start: what
 void area_format(void *mem, uint32_t pairs, uint32_t accounts, uint32_t workers, const struct hash_key *key,
 		 uint64_t id, const uint8_t boot_id[16], struct mono now);
 int area_open(void *mem, size_t size, struct area *ret) MUST_CHECK;	/* [R2] */
+
+/* A new engine starts: nobody judges since the workers' last turns, of each at least since `started`, the start of the engine
+ * before. Not looked back at yet: it is still that one. Then, ready and with the totals read: what passed meanwhile. */
+void area_blind_begin(struct area *a, uint64_t started_ns);
+void area_blind_end(struct area *a, struct mono now);
 
 /* Ring the bell: account `slot` has a new rev. Any worker; readers keep their own cursor and rescan all when more than
  * AREA_BELL entries behind. */

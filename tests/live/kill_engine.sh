@@ -39,6 +39,8 @@ sent=$(jq .packets "$LAB_DIR/send.log")
 lab_is "$kills" "$killed" "killed so often"
 lab_is "$sent" "$(jq .packets "$LAB_DIR/recv.log")" "$killed kills at 1,000 pps: every packet arrived"
 lab_is 0 "$(jq .duplicates "$LAB_DIR/recv.log")" "none twice"
+grep -q 'health: the engine was restarted.*; nobody judged .* to .*; no packet passed unjudged' "$LAB_DIR/egressd.log" &&
+	ok "and that is told" || not_ok "told: $(grep 'health: the engine' "$LAB_DIR/egressd.log" | head -n 3)"
 unseen=$(in_ns gw nft -j list counter inet egressd_keep unseen | jq '.nftables[] | select(.counter) | .counter.packets')
 lab_is 0 "$unseen" "none passed unseen"
 why=$(ctl --json why 10.20.0.15 203.0.113.9)

@@ -1,0 +1,184 @@
+/* health.c - see health.h. */
+#include "health.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "clock.h"
+#include "finding.h"
+
+static const struct {
+	const char *kind, *text;
+} words[HEALTH_COUNT] = {
+	[HEALTH_ENGINE_RESTART] = { "engine-restart", NULL },	/* health_restart_text() */
+	[HEALTH_RULES_FLUSHED] = { "rules-flushed", "somebody removed egressd's kernel rules or blocks; they were put back; what left "
+				   "meanwhile, and up to a second before, is missing in egress and unseen" },
+	[HEALTH_RULES_FAILED] = { "rules-failed", "kernel rules could not be changed; see the journal" },
+	[HEALTH_TABLE_FULL] = { "table-full", "the pair table is full; idle pairs are folded into their hosts" },
+	[HEALTH_BRAKE] = { "brake", "more subjects than the policy's brake allows would be blocked: only alerting" },
+	[HEALTH_UNSEEN] = { "unseen", "packets left that egressd did not judge; see unseen in egressctl status" },
+	[HEALTH_QUEUE_LOST] = { "queue-lost", "the kernel dropped packets of our queue" },
+	[HEALTH_RESTORED] = { "restored", "sums were restored from a snapshot; the gap is in egressctl status" },
+};
+
+static uint64_t load(const _Atomic uint64_t *n)
+{
+	return atomic_load_explicit(n, memory_order_relaxed);
+}
+
+/* The host that fills the table: the one whose overflow record took most packets. */
+static void table_full_text(const struct area *a, char *text, size_t size)
+{
+	uint32_t worst = TABLE_NONE, most = 0;
+	char in[ADDR_STRLEN];
+
+	for (uint32_t i = 0; i < a->h->pairs; i++) {
+		uint32_t n = atomic_load_explicit(&a->pair[i].packets, memory_order_relaxed);
+
+		if (table_is_full(&a->pairs, i) && a->pair[i].key.class_uid == PAIR_CLASS_OVERFLOW && n > most) {
+			most = n;
+			worst = i;
+		}
+	}
+	snprintf(text, size, "%s; most by %s", words[HEALTH_TABLE_FULL].text,
+		 worst == TABLE_NONE ? "no single host" : pair_in_format(a->pair[worst].key.in, in));
+}
+
+/* ---- restarts ---- */
+
+static void put_time(uint64_t us, bool date, char text[40])
+{
+	time_t s = (time_t)(us / 1000000);
+	char at[32] = "?";
+	struct tm tm;
+
+	if (localtime_r(&s, &tm))
+		strftime(at, sizeof(at), date ? "%-d %b %H:%M:%S" : "%H:%M:%S", &tm);
+	snprintf(text, 40, "%s.%03u", at, (unsigned)(us / 1000 % 1000));
+}
+
+static bool days_differ(uint64_t x_us, uint64_t y_us)
+{
+	time_t x = (time_t)(x_us / 1000000), y = (time_t)(y_us / 1000000);
+	struct tm a, b;
+
+	return !localtime_r(&x, &a) || !localtime_r(&y, &b) || a.tm_yday != b.tm_yday || a.tm_year != b.tm_year;
+}
+
+static void put_passed(const struct health_restarts *x, char *text, size_t size)
+{
+	const char *what = x->closed ? "dropped" : "passed", *s = x->packets == 1 ? "" : "s";
+	char bytes[16];
+
+	format_bytes(x->bytes, bytes);
+	if (x->uncounted)
+		snprintf(text, size, "%" PRIu64 " packet%s (%s) or more %s unjudged: the kernel's counters were removed", x->packets,
+			 s, bytes, what);
+	else if (x->packets)
+		snprintf(text, size, "%" PRIu64 " packet%s (%s) %s unjudged", x->packets, s, bytes, what);
+	else
+		snprintf(text, size, "no packet %s unjudged", what);
+}
+
+void health_restart_text(const struct health_restarts *x, char *text, size_t size)
+{
+	bool date = days_differ(x->from_us, x->to_us ? x->to_us : x->from_us);
+	char times[48] = "", from[40], to[40], passed[160];
+
+	if (x->n > 1)
+		snprintf(times, sizeof(times), " %" PRIu64 " times", x->n);
+	put_time(x->from_us, date, from);
+	if (!x->to_us) {
+		snprintf(text, size, "the engine was restarted%s and does not judge yet; nobody judges since %s", times, from);
+		return;
+	}
+	put_time(x->to_us, date, to);
+	put_passed(x, passed, sizeof(passed));
+	snprintf(text, size, "the engine was restarted%s; nobody judged %s %s to %s; %s", times, x->n > 1 ? "at times from" : "from", from,
+		 to, passed);
+}
+
+static uint64_t wall_us(uint64_t ns)
+{
+	return clock_wall_of((struct mono){ ns });
+}
+
+/* [HL2] */
+static int report_restarts(struct health *h, const struct area *a, uint64_t n, struct report *r)
+{
+	const struct area_blind *b = &a->h->blind;
+	/* Acquire: what area_blind_end() stored before it is seen as well. */
+	uint64_t since = atomic_load_explicit(&b->since_ns, memory_order_acquire), now = clock_mono().ns;
+	struct health_restarts x = { .n = n - h->count[HEALTH_ENGINE_RESTART], .closed = h->closed };
+	char text[256];
+	int e;
+
+	if (!h->from_ns) {
+		h->from_ns = since ? since : load(&b->from_ns);
+		h->noticed_ns = now;
+	}
+	if (!report_health_due(r, words[HEALTH_ENGINE_RESTART].kind) ||
+	    (since && now - h->noticed_ns < HEALTH_BLIND_S * NS_PER_S))
+		return 0;
+	x.from_us = wall_us(h->from_ns);
+	if (!since) {
+		x.to_us = wall_us(load(&b->to_ns));
+		x.packets = load(&b->packets) - h->packets;
+		x.bytes = load(&b->bytes) - h->bytes;
+		x.uncounted = load(&b->uncounted) - h->uncounted;
+	}
+	health_restart_text(&x, text, sizeof(text));
+	e = report_health(r, words[HEALTH_ENGINE_RESTART].kind, text);
+	if (e < 0 || since)
+		return e;	/* not over: told again in a minute, or with its end */
+	h->count[HEALTH_ENGINE_RESTART] = n;
+	h->packets += x.packets;
+	h->bytes += x.bytes;
+	h->uncounted += x.uncounted;
+	h->from_ns = 0;
+	return 0;
+}
+
+/* ---- all of them ---- */
+
+void health_init(struct health *h, const struct area *a, bool closed)
+{
+	const struct area_blind *b = &a->h->blind;
+
+	*h = (struct health){
+		.packets = load(&b->packets), .bytes = load(&b->bytes), .uncounted = load(&b->uncounted), .closed = closed,
+	};
+	for (unsigned i = 0; i < HEALTH_COUNT; i++)
+		h->count[i] = load(&a->h->health[i]);
+}
+
+int health_report(struct health *h, const struct area *a, struct report *r)
+{
+	char text[256];
+
+	for (unsigned i = 0; i < HEALTH_COUNT; i++) {
+		/* Acquire: pairs with the release in the engine's start; a restart's since_ns is at least as new. */
+		uint64_t n = atomic_load_explicit(&a->h->health[i], memory_order_acquire);
+		int e;
+
+		if (n <= h->count[i])
+			continue;
+		if (i == HEALTH_ENGINE_RESTART) {
+			e = report_restarts(h, a, n, r);
+			if (e < 0)
+				return e;
+			continue;
+		}
+		snprintf(text, sizeof(text), "%s", words[i].text);
+		if (i == HEALTH_TABLE_FULL)
+			table_full_text(a, text, sizeof(text));
+		e = report_health(r, words[i].kind, text);
+		if (e < 0)
+			return e;
+		h->count[i] = n;
+	}
+	return 0;
+}
