@@ -65,12 +65,14 @@ static void copy_words(const void *from, void *to, size_t size)
 		y[i] = __atomic_load_n(&x[i], __ATOMIC_ACQUIRE);
 }
 
-static bool same_words(const struct account_cold *x, const struct account_cold *y)
+static bool same_words(const void *copy, const void *now, size_t size)
 {
-	struct account_cold now;
+	const uint64_t *x = copy, *y = now;
 
-	copy_words(y, &now, sizeof(now));
-	return memcmp(x, &now, sizeof(now)) == 0;
+	for (size_t i = 0; i < size / sizeof(*x); i++)
+		if (x[i] != __atomic_load_n(&y[i], __ATOMIC_ACQUIRE))
+			return false;
+	return true;
 }
 
 _Static_assert(sizeof(struct account_cold) % sizeof(uint64_t) == 0, "words");
@@ -94,7 +96,7 @@ static bool put_account(const struct area *a, uint32_t slot, struct snapshot_acc
 		s->refused = atomic_load_explicit(&x->refused, memory_order_acquire);
 		s->state = state & ~(uint32_t)ACCOUNT_LOCK;
 		if (!(state & ACCOUNT_LOCK) && atomic_load_explicit(&x->state, memory_order_acquire) == state &&
-		    same_words(&s->cold, c))
+		    same_words(&s->cold, c, sizeof(s->cold)))
 			break;
 		if (i < SPINS)
 			sched_yield();

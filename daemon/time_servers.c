@@ -138,7 +138,7 @@ static void timesyncd_line(char *line, bool *in_time, struct time_servers *s)
 static void join_lines(char *text)
 {
 	for (char *c = strstr(text, "\\\n"); c; c = strstr(c, "\\\n"))
-		memcpy(c, "  ", 2);
+		c[0] = c[1] = ' ';
 }
 
 void time_servers_parse(enum time_syntax syntax, char *text, struct time_servers *s,
