@@ -18,7 +18,7 @@ struct known {			/* a flow in the kernel, or about to be */
 struct answers {
 	struct known known[ANSWERS_MAX];
 	unsigned n, fresh;	/* the last `fresh` are not in the kernel yet */
-	uint64_t added_ns;
+	uint64_t added_ns, taken_ns;
 };
 
 struct answers *answers_new(void)
@@ -26,7 +26,7 @@ struct answers *answers_new(void)
 	return calloc(1, sizeof(struct answers));
 }
 
-bool answers_note(struct answers_ring *ring, const struct judge_packet *v)
+bool answers_note(struct answers_ring *ring, const struct judge_packet *v, struct mono now)
 {
 	/* Relaxed: only this thread writes head. [A1] Acquire: the reader is done with the place. */
 	uint32_t head = atomic_load_explicit(&ring->head, memory_order_relaxed);
@@ -39,7 +39,10 @@ bool answers_note(struct answers_ring *ring, const struct judge_packet *v)
 	};
 	/* [A2] Release: the item before the number; pairs with the acquire in take(). */
 	atomic_store_explicit(&ring->head, head + 1, memory_order_release);
-	return head == tail;
+	if (now.ns - ring->woken_ns < ANSWERS_WAKE_NS)
+		return false;
+	ring->woken_ns = now.ns;
+	return true;
 }
 
 static bool same_flow(const struct rules_flow *a, const struct rules_flow *b)
@@ -67,12 +70,14 @@ static void expire(struct answers *a, struct mono now)
 	a->n = kept;
 }
 
-static void take(struct engine *e, struct answers_ring *ring)
+static void take(struct engine *e, struct answers_ring *ring, struct mono now)
 {
 	struct answers *a = e->answers;
 	uint32_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
 	uint32_t head = atomic_load_explicit(&ring->head, memory_order_acquire);	/* [A2] */
 
+	if (tail != head)
+		a->taken_ns = now.ns;
 	for (; tail != head; tail++) {
 		const struct answers_item *x = &ring->item[tail % ANSWERS_RING];
 
@@ -110,7 +115,7 @@ void answers_review(struct engine *e, struct mono now)
 
 	expire(a, now);
 	for (unsigned i = 0; i < e->nworkers; i++)
-		take(e, &e->worker[i].refused);
+		take(e, &e->worker[i].refused, now);
 	if (a->fresh && now.ns - a->added_ns >= ANSWERS_GAP_NS)
 		put(e, now);
 }
@@ -119,9 +124,9 @@ int answers_due_ms(const struct engine *e, struct mono now)
 {
 	uint64_t due = e->answers->added_ns + ANSWERS_GAP_NS;
 
-	if (!e->answers->fresh)
-		return -1;
-	return now.ns >= due ? 0 : (int)((due - now.ns) / NS_PER_MS) + 1;
+	if (e->answers->fresh)
+		return now.ns >= due ? 0 : (int)((due - now.ns) / NS_PER_MS) + 1;
+	return now.ns - e->answers->taken_ns < ANSWERS_WAKE_NS ? ANSWERS_LOOK_MS : -1;
 }
 
 static int counted(void *ctx, const struct rules_flow *f, uint64_t packets, uint64_t bytes)

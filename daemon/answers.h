@@ -19,6 +19,8 @@
 #define ANSWERS_MAX    1024
 #define ANSWERS_RING   64		/* a worker's, a power of two */
 #define ANSWERS_GAP_NS (250 * NS_PER_MS)
+#define ANSWERS_WAKE_NS (300 * NS_PER_MS)	/* the main thread looks by itself for so long after it was woken */
+#define ANSWERS_LOOK_MS 100
 
 struct engine;
 
@@ -29,6 +31,7 @@ struct answers_item {
 
 struct answers_ring {			/* one worker writes, the main thread reads */
 	_Atomic uint32_t head, tail;
+	uint64_t woken_ns;		/* the writer's */
 	struct answers_item item[ANSWERS_RING];
 };
 
@@ -36,11 +39,11 @@ struct answers;
 
 struct answers *answers_new(void);
 
-/* Worker: this packet was refused. True: the main thread must be woken, the ring was empty. No lock, no system call. */
-bool answers_note(struct answers_ring *ring, const struct judge_packet *v);
+/* Worker: this packet was refused. True: the main thread is to be woken, at most once in ANSWERS_WAKE_NS. No lock, no system call. */
+bool answers_note(struct answers_ring *ring, const struct judge_packet *v, struct mono now);
 
 /* Main thread, after every wake and when due: takes the rings, puts what is due into the kernel. */
 void answers_review(struct engine *e, struct mono now);
-int answers_due_ms(const struct engine *e, struct mono now);	/* for poll(2); -1: nothing waits */
+int answers_due_ms(const struct engine *e, struct mono now);	/* for poll(2); -1: nothing waits, nobody was refused lately */
 void answers_settle(struct engine *e, struct mono now);	/* bytes refused there, to their accounts [Q4] */
 void answers_forget(struct engine *e, struct mono now);	/* [Q2] */

@@ -98,7 +98,7 @@ static uint32_t judged_bit(const struct engine *e)
 	return e->config.mark_mask & ~(e->config.mark_mask & -e->config.mark_mask);	/* the higher of the two */
 }
 
-static void answer(struct engine_worker *w, struct batch *b)
+static void answer(struct engine_worker *w, struct batch *b, struct mono now)
 {
 	struct area_worker *a = area_of(w);
 	int r;
@@ -107,7 +107,7 @@ static void answer(struct engine_worker *w, struct batch *b)
 		if (likely(b->judge[i].pass))
 			continue;
 		b->verdict[b->judged_at[i]].answer = NFQ_DROP;
-		if (answers_note(&w->refused, &b->judge[i]))
+		if (answers_note(&w->refused, &b->judge[i], now))
 			(void)w->judge.notify(w->judge.ctx);
 	}
 	r = nfq_answer(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, judged_bit(w->e));
@@ -152,7 +152,7 @@ static void turn(struct engine_worker *w, struct batch *b)
 		take(w, p, (unsigned)i, len[i], b);
 	judge_batch(&w->judge, b->judge, b->njudged, now);
 	if (b->n)
-		answer(w, b);
+		answer(w, b, now);
 	arm(a, (unsigned)n);
 	count(a, AC_BATCHES, 1);
 	urcu_qsbr_quiescent_state();
