@@ -91,7 +91,7 @@ run() {
 for _ in $(seq $((ROUNDS + 1))); do
 	for s in A B B A A A A A; do run $s; done
 	echo
-done | tee /dev/stderr | "$EGRESSD_BUILD/tests/bench/ratio_of" "inline-$work" "empty batched verdict loop, same rules" \
+done | tee >(cat >&2) | "$EGRESSD_BUILD/tests/bench/ratio_of" "inline-$work" "empty batched verdict loop, same rules" \
 	"tests/bench/inline.sh $work" at-most 1.05
 r=$?
 exec {a_in}>&- {b_in}>&-
