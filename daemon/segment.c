@@ -127,10 +127,30 @@ int segment_measure(int fd, struct segment *g, bool *ret_torn)
 		g->size += segment_record_size(len);
 		g->end++;
 	}
-	if (r != -ENODATA)
+	if (r != -ENODATA && r != -EIO)	/* a bad sector ends it as a torn record does */
 		return r;
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	*ret_torn = (uint64_t)st.st_size > g->size;
+	return 0;
+}
+
+int segment_rewrite(int fd, const struct segment *g)
+{
+	uint64_t off = 0;
+
+	for (uint64_t seq = g->first; off < g->size; seq++) {
+		char *data;
+		size_t len;
+		int r = segment_read(fd, off, seq, &data, &len);
+
+		if (r < 0)
+			return r;
+		r = segment_write(fd, off, seq, data, len);
+		free(data);
+		if (r < 0)
+			return r;
+		off += segment_record_size(len);
+	}
 	return 0;
 }

@@ -29,3 +29,6 @@ int segment_read(int fd, uint64_t off, uint64_t seq, char **ret_data, size_t *re
 
 /* From g->first on: sets g->end and g->size. *ret_torn: something is behind them. */
 int segment_measure(int fd, struct segment *g, bool *ret_torn) MUST_CHECK;
+
+/* Writes what is whole again, over itself: a sync that follows speaks of all of it. */
+int segment_rewrite(int fd, const struct segment *g) MUST_CHECK;

@@ -1,7 +1,7 @@
 /* spool.c - see spool.h for the contract.
  *
  * A segment is a file named by the seq of its first record, 16 hex digits. The file `acked` holds the last acknowledged seq as
- * text. A record stays in memory until a sync of the file that has it has succeeded: Linux forgets pages that it could not write, and
+ * text, twice. A record stays in memory until a sync of the file that has it has succeeded: Linux forgets pages that it could not write, and
  * the next fdatasync() says 0 about them. So a failed try is taken back whole, and the next one writes to another file.
  */
 #include "spool.h"
@@ -20,6 +20,7 @@
 
 #define SEGMENT_MAX  (4ULL << 20)
 #define MEMORY_MAX   1024
+#define MEMORY_BYTES (8U << 20)
 #define PATH_LEN     512
 
 struct waiting {		/* appended, not yet durable */
@@ -36,8 +37,10 @@ struct spool {
 	int fd;			/* of the last segment; -1 */
 	bool dir_dirty, file_dirty;
 	bool fresh;		/* the last segment's file failed: it is written no more */
+	bool unsure;		/* the last segment is another process's: see confirm() */
 	struct waiting wait[MEMORY_MAX];
 	unsigned nwait;
+	size_t wait_bytes;
 	/* reader's place: where record `at_seq` begins in segment `at_first` */
 	uint64_t at_seq, at_first, at_off;
 };
@@ -80,10 +83,11 @@ static int list_segments(struct spool *s)
 	if (!d)
 		return -errno;
 	while (r == 0 && (e = readdir(d))) {
-		char *end;
-		uint64_t first = strtoull(e->d_name, &end, 16);
+		uint64_t first = strtoull(e->d_name, NULL, 16);
+		char name[20];
 
-		if (strlen(e->d_name) == 16 && *end == '\0' && first)
+		snprintf(name, sizeof(name), "%016" PRIx64, first);
+		if (first && strcmp(e->d_name, name) == 0)
 			r = add_segment(s, (struct segment){ .first = first });
 	}
 	closedir(d);
@@ -92,7 +96,6 @@ static int list_segments(struct spool *s)
 	return r;
 }
 
-/* A tail that is not whole is cut off when it is the last one, so that appends follow good ones. */
 static int measure(struct spool *s, struct segment *g, bool last)
 {
 	char path[PATH_LEN];
@@ -100,44 +103,86 @@ static int measure(struct spool *s, struct segment *g, bool last)
 	int fd, r;
 
 	segment_path(s, g->first, path);
-	fd = open(path, last ? O_RDWR | O_CLOEXEC : O_RDONLY | O_CLOEXEC);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	r = segment_measure(fd, g, &torn);
-	if (r == 0 && torn && last) {
-		s->lost++;	/* [S2] at least */
-		if (ftruncate(fd, (off_t)g->size) < 0)
-			r = -errno;
-	}
 	close(fd);
+	if (r == 0 && torn && last)
+		s->lost++;	/* [S2] at least */
 	return r;
 }
 
-/* [S2] Between two segments the seqs say how many are missing. */
-static void count_missing(struct spool *s)
+/* A segment is named by the first record that is not durable in those before it. What one of them holds from there on is what a
+ * failed try left: the later one is right. [S2] What is missing in between was lost. */
+static void fit_together(struct spool *s)
 {
 	for (size_t i = 0; i + 1 < s->nseg; i++) {
-		uint64_t from = MAX_OF(s->seg[i].end, s->acked + 1);
+		const uint64_t then = s->seg[i + 1].first;
+		uint64_t from;
 
-		if (s->seg[i + 1].first > from)
-			s->lost += s->seg[i + 1].first - from;
+		s->seg[i].end = MIN_OF(s->seg[i].end, then);
+		from = MAX_OF(s->seg[i].end, s->acked + 1);
+		if (then > from)
+			s->lost += then - from;
 	}
 }
 
+/* The number stands there twice: a flipped digit would hide records for good, none at all offers them again. */
 static uint64_t read_acked(const struct spool *s)
 {
-	char path[PATH_LEN], text[32] = "";
-	uint64_t seq = 0;
+	char path[PATH_LEN], text[64] = "";
+	uint64_t seq = 0, again = 0;
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/acked", s->dir);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
-	if (read(fd, text, sizeof(text) - 1) > 0)
-		seq = strtoull(text, NULL, 10);
+	if (read(fd, text, sizeof(text) - 1) < 0 || sscanf(text, "%" SCNu64 " %" SCNu64, &seq, &again) != 2)
+		seq = again = 0;
 	close(fd);
-	return seq;
+	return seq == again ? seq : 0;
+}
+
+static int sync_dir(struct spool *s)
+{
+	int fd, r = 0;
+
+	if (!s->dir_dirty)
+		return 0;
+	fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fsync(fd) < 0)
+		r = -errno;
+	close(fd);
+	s->dir_dirty = r < 0;
+	return r;
+}
+
+/* [S1] A sync of the last file may have failed before the process that wrote it ended. Its records are read from memory then, and are
+ * not on the disk. Written again, they are what the next sync speaks of. A tail that is not whole is cut off: appends follow. */
+static int confirm(struct spool *s)
+{
+	const struct segment *g = s->nseg ? &s->seg[s->nseg - 1] : NULL;
+	char path[PATH_LEN];
+	int fd, r;
+
+	if (!s->unsure)
+		return 0;
+	segment_path(s, g->first, path);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = ftruncate(fd, (off_t)g->size) < 0 ? -errno : segment_rewrite(fd, g);
+	if (r == 0 && fdatasync(fd) < 0)
+		r = -errno;
+	close(fd);
+	if (r == 0)
+		r = sync_dir(s);
+	s->unsure = r < 0;
+	return r;
 }
 
 int spool_open(const char *dir, uint64_t cap, struct spool **ret_spool)
@@ -162,12 +207,13 @@ int spool_open(const char *dir, uint64_t cap, struct spool **ret_spool)
 		spool_close(s);
 		return r;
 	}
-	count_missing(s);
-	s->next = 1;
-	for (size_t i = 0; i < s->nseg; i++)	/* a failed file may hold more than the one after it */
-		s->next = MAX_OF(s->next, s->seg[i].end);
+	fit_together(s);
+	s->next = s->nseg ? s->seg[s->nseg - 1].end : 1;
 	if (s->next <= s->acked)
 		s->next = s->acked + 1;	/* segments were removed by hand: a seq is never given twice */
+	s->unsure = s->nseg > 0;
+	s->dir_dirty = true;
+	(void)!confirm(s);		/* else spool_sync() tries again and says why */
 	*ret_spool = s;
 	return 0;
 }
@@ -286,22 +332,6 @@ static int write_record(struct spool *s, const struct waiting *w)
 	return 0;
 }
 
-static int sync_dir(struct spool *s)
-{
-	int fd, r = 0;
-
-	if (!s->dir_dirty)
-		return 0;
-	fd = open(s->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (fsync(fd) < 0)
-		r = -errno;
-	close(fd);
-	s->dir_dirty = r < 0;
-	return r;
-}
-
 static int write_out(struct spool *s)
 {
 	int r = 0;
@@ -329,10 +359,8 @@ static void take_back(struct spool *s, size_t nseg, struct segment last)
 	}
 	if (!nseg)
 		return;
-	if (s->seg[nseg - 1].size != last.size) {
-		segment_path(s, last.first, path);
-		(void)!truncate(path, (off_t)last.size);	/* what stays stands in the next file too, with the same seqs */
-	}
+	segment_path(s, last.first, path);
+	(void)!truncate(path, (off_t)last.size);	/* for the room; what stays is hidden by the next file */
 	s->seg[nseg - 1] = last;
 }
 
@@ -340,8 +368,10 @@ int spool_sync(struct spool *s)
 {
 	const size_t nseg = s->nseg;
 	const struct segment last = nseg ? s->seg[nseg - 1] : (struct segment){ 0 };
-	int r;
+	int r = confirm(s);
 
+	if (r < 0)
+		return r;
 	if (!s->nwait)
 		return sync_dir(s);
 	r = write_out(s);
@@ -352,6 +382,7 @@ int spool_sync(struct spool *s)
 	for (unsigned i = 0; i < s->nwait; i++)
 		free(s->wait[i].data);
 	s->nwait = 0;
+	s->wait_bytes = 0;
 	trim(s);
 	return 0;
 }
@@ -367,7 +398,7 @@ int spool_append(struct spool *s, const void *data, size_t len, uint64_t *ret_se
 
 	if (len > SEGMENT_RECORD_MAX)
 		return -EMSGSIZE;
-	if (s->nwait == MEMORY_MAX && spool_sync(s) < 0)
+	if ((s->nwait == MEMORY_MAX || s->wait_bytes + len > MEMORY_BYTES) && spool_sync(s) < 0)
 		return -ENOSPC;
 	w = &s->wait[s->nwait];
 	w->data = malloc(len ? len : 1);
@@ -377,32 +408,31 @@ int spool_append(struct spool *s, const void *data, size_t len, uint64_t *ret_se
 	w->seq = s->next;
 	w->len = len;
 	s->nwait++;
+	s->wait_bytes += len;
 	*ret_seq = s->next++;
 	return 0;
 }
 
 /* ---- reading ---- */
 
-static const struct segment *segment_with(const struct spool *s, uint64_t after)
+static struct segment *segment_with(const struct spool *s, uint64_t after)
 {
-	for (size_t i = 0; i < s->nseg; i++)
+	const size_t n = s->nseg - s->unsure;
+
+	for (size_t i = 0; i < n; i++)
 		if (s->seg[i].end > s->seg[i].first && s->seg[i].end > after + 1)
 			return &s->seg[i];
 	return NULL;
 }
 
-int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_data, size_t *ret_len)
+/* Record `want` of g. -ENODATA: *ret_bad is broken now, it was whole at open. */
+static int read_record(struct spool *s, const struct segment *g, uint64_t want, char **ret_data, size_t *ret_len, uint64_t *ret_bad)
 {
-	const struct segment *g = segment_with(s, after);
-	uint64_t seq, off = 0, want;
+	uint64_t seq = g->first, off = 0;
 	char path[PATH_LEN], *data = NULL;
 	size_t len = 0;
-	int fd, r = 0;
+	int fd, r;
 
-	if (!g)
-		return -ENOENT;
-	want = MAX_OF(after + 1, g->first);
-	seq = g->first;
 	if (s->at_first == g->first && s->at_seq <= want) {
 		seq = s->at_seq;
 		off = s->at_off;
@@ -411,30 +441,48 @@ int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_da
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	for (; r == 0; seq++) {
-		r = segment_read(fd, off, seq, &data, &len);
-		if (r < 0)
-			break;
+	while ((r = segment_read(fd, off, seq, &data, &len)) == 0) {
 		off += segment_record_size(len);
-		if (seq == want)
+		if (seq++ == want)
 			break;
 		free(data);
 	}
 	close(fd);
-	if (r < 0)
-		return r == -ENODATA ? -EIO : r;	/* whole at open, broken now */
+	if (r < 0) {
+		*ret_bad = seq;
+		return r == -EIO ? -ENODATA : r;
+	}
 	s->at_first = g->first;
-	s->at_seq = seq + 1;
+	s->at_seq = seq;
 	s->at_off = off;
-	*ret_seq = seq;
 	*ret_data = data;
 	*ret_len = len;
 	return 0;
 }
 
+int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_data, size_t *ret_len)
+{
+	struct segment *g;
+
+	while ((g = segment_with(s, after))) {
+		const uint64_t want = MAX_OF(after + 1, g->first);
+		uint64_t bad = 0;
+		int r = read_record(s, g, want, ret_data, ret_len, &bad);
+
+		if (r == 0)
+			*ret_seq = want;
+		if (r != -ENODATA)
+			return r;
+		if (g->end > MAX_OF(bad, s->acked + 1))	/* [S2] */
+			s->lost += g->end - MAX_OF(bad, s->acked + 1);
+		g->end = bad;
+	}
+	return -ENOENT;
+}
+
 int spool_ack(struct spool *s, uint64_t seq)
 {
-	char path[PATH_LEN], temporary[PATH_LEN], text[32];
+	char path[PATH_LEN], temporary[PATH_LEN], text[64];
 	int fd, n, r = 0;
 
 	if (seq <= s->acked)
@@ -445,7 +493,7 @@ int spool_ack(struct spool *s, uint64_t seq)
 	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	n = snprintf(text, sizeof(text), "%" PRIu64 "\n", seq);
+	n = snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 "\n", seq, seq);
 	if (write(fd, text, (size_t)n) != n)
 		r = -EIO;	/* a few bytes: whole or not at all */
 	close(fd);

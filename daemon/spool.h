@@ -3,14 +3,16 @@
  * Append-only segment files of framed records (length, checksum, seq, JSON) in state_dir/spool. Relay only.
  *
  * [S1] Durable    spool_append() + spool_sync() returned 0: the record survives power loss (fdatasync, directory fsync). A sync that
- *                 fails forgets nothing: all that was appended since the last good one is written again, to another file.
- * [S2] Torn       a record cut or flipped anywhere is found by its checksum; what follows it in that segment is dropped, earlier
- *                 records stand (FAULTS 22). Counted exactly where a later segment tells by its seqs, else as one.
+ *                 fails forgets nothing: all that was appended since the last good one is written again, to another file. What an
+ *                 earlier process left is written again too before it counts: its last sync may have failed.
+ * [S2] Torn       a record cut or flipped anywhere is found by its checksum, at open or when it is read; what follows it in that
+ *                 segment is dropped, earlier records stand (FAULTS 22). Counted exactly where a later segment tells by its seqs;
+ *                 at the end of the last one nothing tells, there it counts as one: at least.
  * [S3] Order      records are read back in the order appended; seq rises by one each.
  * [S4] Cap        at most `cap` bytes: the oldest acknowledged segments go first; if unacknowledged ones must go, that is counted
  *                 (spool_lost()).
- * [S5] Memory     records not yet durable are in memory, 1,024 at most; then spool_append() syncs by itself, and is -ENOSPC
- *                 while that fails.
+ * [S5] Memory     records not yet durable are in memory, 1,024 and 8 MiB at most; then spool_append() syncs by itself, and is
+ *                 -ENOSPC while that fails.
  */
 #pragma once
 
