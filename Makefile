@@ -61,8 +61,8 @@ $(call prog,$(unit_src) $(torture_src) $(bench_src) $(live_src)): $B/%: $B/%.o $
 
 $B/tests/%.o: BASE += -Idaemon -Itests
 
-# Its disk fails when it is told to.
-$B/tests/unit/test_spool_faults: LDFLAGS += -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync
+# Their disk fails when it is told to.
+$B/tests/unit/test_spool_faults $B/tests/unit/test_spool_crash: LDFLAGS += -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync
 
 unit: $(call prog,$(unit_src))
 torture: $(call prog,$(torture_src))

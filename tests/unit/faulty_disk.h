@@ -98,11 +98,12 @@ static void disk_grow(struct disk_file *f, size_t size)
 ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t off)
 {
 	static const int errors[] = { EIO, ENOSPC, EINTR };
-	struct disk_file *f = disk_file(fd);
+	struct disk_file *f;
 	ssize_t n;
 
 	if (disk.before)
 		disk.before();
+	f = disk_file(fd);
 	if (disk.bad_write && rng(disk.bad_write) == 0) {
 		disk.failed_writes++;
 		if (len > 1 && rng(2))
@@ -128,11 +129,13 @@ ssize_t __wrap_pwrite64(int fd, const void *data, size_t len, off_t off)
 int __wrap_fdatasync(int fd)
 {
 	const bool fails = disk.bad_sync && rng(disk.bad_sync) == 0;
-	struct disk_file *f = disk_file(fd);
-	size_t from = 0, to = f->size;
+	struct disk_file *f;
+	size_t from = 0, to;
 
 	if (disk.before)
 		disk.before();
+	f = disk_file(fd);
+	to = f->size;
 	disk.failed_syncs += fails;
 	while (from < to && f->state[from] != DIRTY)
 		from++;

@@ -321,6 +321,33 @@ static void broken_later(void **state)
 	spool_close(s);
 }
 
+/* [S5] Large records: 8 MiB of them wait, and none is lost by that. */
+static void waiting_bytes(void **state)
+{
+	static char large[60000];
+	struct spool *s = NULL;
+	unsigned n = 0;
+	uint64_t seq;
+
+	(void)state;
+	rng_state = 1;
+	assert_int_equal(spool_open(dir, 1ULL << 30, &s), 0);
+	disk.bad_sync = 1;
+	while (spool_append(s, large, sizeof(large), &seq) == 0)
+		assert_int_equal(seq, ++n);
+	assert_int_equal(n, (8 << 20) / sizeof(large));
+	assert_int_equal(spool_append(s, large, sizeof(large), &seq), -ENOSPC);
+	disk.bad_sync = 0;
+	assert_int_equal(spool_append(s, large, sizeof(large), &seq), 0);
+	assert_int_equal(seq, n + 1);
+	spool_close(s);
+	power_cut();
+	assert_int_equal(spool_open(dir, 1ULL << 30, &s), 0);
+	assert_int_equal(spool_next_seq(s), n + 1);
+	assert_int_equal(spool_lost(s), 0);
+	spool_close(s);
+}
+
 /* A file system with no room: records wait, then all are there. */
 static void small_disk(void **state)
 {
@@ -389,6 +416,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_earlier_process_failed, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_later_file_is_right, setup, teardown),
 		cmocka_unit_test_setup_teardown(broken_later, setup, teardown),
+		cmocka_unit_test_setup_teardown(waiting_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(random_faults, setup, teardown),
 		cmocka_unit_test_setup_teardown(small_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(missing_are_counted, setup, teardown),
