@@ -94,7 +94,7 @@ static void put_unusual(const json_t *s)
 	if (ctl_number(spool, "pending"))
 		printf("  %" PRIu64 " alerts wait for Redis\n", ctl_number(spool, "pending"));
 	if (ctl_number(spool, "lost"))
-		printf("  %" PRIu64 " alerts were lost: the spool was full\n", ctl_number(spool, "lost"));
+		printf("  %" PRIu64 " alerts were lost: the spool was full, or its files were damaged\n", ctl_number(spool, "lost"));
 }
 
 static void put_table(const json_t *s, const char *key)
