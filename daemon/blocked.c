@@ -164,7 +164,7 @@ bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct
 struct sync {
 	struct engine *e;
 	struct mono now;
-	bool ended;		/* some block did */
+	bool begun, ended;	/* some block did */
 	struct block_list add, del;
 };
 
@@ -192,6 +192,7 @@ static void block_changed(void *ctx, uint32_t slot)
 		flush_blocks(s);
 	if (is_blocked(&s->e->area, slot) && c->blocked_until_ns > s->now.ns) {
 		c->kernel_refused = 0;
+		s->begun = s->begun || c->leases;
 		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS, &s->add);
 	} else {
 		elements_of(s->e, slot, 0, &s->del);
@@ -363,5 +364,7 @@ void blocked_review(struct engine *e, struct mono now)
 	flush_blocks(&s);
 	if (s.ended)
 		answers_forget(e, now);
+	if (s.begun)
+		leases_end_spent(e);
 	answers_review(e, now);
 }

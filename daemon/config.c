@@ -156,8 +156,6 @@ static void key_leases(const struct yaml_node *n, struct config *c, struct diag_
 	static const char *const names[] = { "off", "on", NULL };
 
 	choice(n, names, &c->leases, d);
-	if (c->leases)
-		diag_add(d, n->line, n->col, "write: leases: off", "leases are not yet supported");
 }
 
 static void key_mark_mask(const struct yaml_node *n, struct config *c, struct diag_list *d)
@@ -342,6 +340,7 @@ static struct config defaults(void)
 		.queue_count = cpus < 1 ? 1 : cpus > 8 ? 8 : (uint32_t)cpus,
 		.pairs = 65536,
 		.mark_mask = 0x30000000,
+		.leases = 1,
 	};
 
 	snprintf(c.state_dir, sizeof(c.state_dir), "/var/lib/egressd");

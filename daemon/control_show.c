@@ -202,6 +202,30 @@ static void set_counters(const struct control_ctx *c, json_t *to)
 	control_set_number(to, "malformed_requests", c->malformed);
 }
 
+static void set_leases(const struct area *a, json_t *reply)
+{
+	const struct area_header *h = a->h;
+	uint64_t leased = LOAD(h->leased_bytes), queued = area_counter_sum(a, AC_BYTES), out = 0;
+	json_t *o = json_object();
+
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		if (table_is_full(&a->leases, i))
+			out += __atomic_load_n(&a->lease[i].granted, __ATOMIC_RELAXED) -
+			       __atomic_load_n(&a->lease[i].settled, __ATOMIC_RELAXED);
+	control_set(o, "on", json_boolean(LOAD(h->leases_on)));
+	control_set_number(o, "now", LOAD(h->lease_state.live));
+	control_set_number(o, "outstanding_bytes", out);
+	control_set_number(o, "bytes", leased);
+	control_set_number(o, "packets", LOAD(h->leased_packets));
+	control_set(o, "share", json_real(leased + queued ? (double)leased / (double)(leased + queued) : 0));
+	control_set_number(o, "grants", LOAD(h->lease_grants));
+	control_set_number(o, "raises", LOAD(h->lease_raises));
+	control_set_number(o, "recalls", LOAD(h->lease_recalls));
+	control_set_number(o, "beyond_bytes", LOAD(h->lease_beyond));	/* passed by quotas that others raised */
+	control_set_number(o, "lost_bytes", LOAD(h->lease_lost));	/* assumed passed, for leases that others removed */
+	control_set(reply, "leases", o);
+}
+
 int control_status(struct control_call *q, json_t *reply)
 {
 	const struct control_ctx *c = q->ctx;
@@ -217,7 +241,7 @@ int control_status(struct control_call *q, json_t *reply)
 	set_coverage(q, reply);
 	control_set_text(reply, "redis", c->config->redis ? c->redis_state : "none");
 	set_spool(c, reply);
-	control_set(reply, "leases", json_false());
+	set_leases(c->area, reply);
 	set_engine(q, reply);
 	set_table(reply, "pairs", &c->area->pairs);
 	set_table(reply, "accounts", &c->area->accounts);
@@ -388,7 +412,7 @@ json_t *control_decision(const struct control_call *q, struct area_dynamic *d)
 	control_set(o, "until", control_json_time(q, d->until_ns));
 	if (d->kind == DYNAMIC_ALLOW) {
 		uint64_t to = found ? a->account_cold[slot].grant_to : 0;
-		uint64_t spent = found ? LOAD(a->account[slot].spent) : 0;
+		uint64_t spent = found ? account_total(&a->account[slot], &a->account_cold[slot]) : 0;
 
 		control_set_number(o, "budget_bytes", d->budget);
 		control_set_number(o, "left_bytes", to > spent ? to - spent : 0);

@@ -29,7 +29,7 @@ static json_t *limits_of(const struct control_call *q, uint32_t slot, const stru
 		control_set_number(o, "sum_bytes", sum);
 		control_set_number(o, "limit_bytes", l->bytes);
 		if (sum >= l->bytes) {
-			uint32_t tick = window_room_tick(&c->rings, l->spec, LOAD(a->account[slot].spent), l->bytes);
+			uint32_t tick = window_room_tick(&c->rings, l->spec, account_total(&a->account[slot], c), l->bytes);
 
 			control_set(o, "room_at", control_json_time(q, mono_of_tick(tick).ns));
 		}
@@ -59,7 +59,7 @@ static void set_block(const struct control_call *q, uint32_t slot, const struct 
 static void set_grant(const struct control_call *q, uint32_t slot, json_t *o)
 {
 	const struct account_cold *c = &q->ctx->area->account_cold[slot];
-	uint64_t spent = LOAD(q->ctx->area->account[slot].spent), to = c->grant_to;
+	uint64_t spent = account_total(&q->ctx->area->account[slot], c), to = c->grant_to;
 	json_t *g;
 
 	if (q->now.ns >= c->grant_until_ns || to == 0)
@@ -121,7 +121,7 @@ json_t *control_account(const struct control_call *q, uint32_t slot)
 	set_block(q, slot, r, o);
 	control_set(o, "limits", limits_of(q, slot, r));
 	set_grant(q, slot, o);
-	control_set_number(o, "outstanding_bytes", c->outstanding);
+	control_set_number(o, "outstanding_bytes", __atomic_load_n(&c->outstanding, __ATOMIC_RELAXED));
 	control_set_number(o, "refused_bytes", LOAD(x->refused));
 	control_set(o, "counting_since", control_json_time(q, c->born_ns));
 	if (c->finding_id) {

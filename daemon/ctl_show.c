@@ -36,6 +36,17 @@ static void put_seen(const json_t *s)
 		printf("%.2f %% of egress seen", seen);
 }
 
+static void put_leases(const json_t *l)
+{
+	uint64_t n = ctl_number(l, "now");
+
+	if (!ctl_true(l, "on"))
+		printf(", leases off\n");
+	else
+		printf(", %" PRIu64 " lease%s (%.1f %% of bytes)\n", n, plural(n),
+		       100 * json_real_value(json_object_get(l, "share")));
+}
+
 static void put_headline(const json_t *s)
 {
 	const json_t *p = json_object_get(s, "policy");
@@ -61,7 +72,7 @@ static void put_headline(const json_t *s)
 		printf(", Redis ");
 		ctl_put(ctl_string(s, "redis"));
 	}
-	printf(", leases %s\n", ctl_true(s, "leases") ? "on" : "off");
+	put_leases(json_object_get(s, "leases"));
 }
 
 static void put_unusual(const json_t *s)

@@ -121,6 +121,7 @@ static int apply(struct engine *e, const struct engine_policy *p, const char **r
 		.queue_count = (uint16_t)e->config.queue_count,
 		.failure_closed = e->config.failure == FAILURE_CLOSED,
 		.needs_ct = h->flags & POLICY_NEEDS_CT,
+		.leases = e->config.leases,
 		.inside = p->view.inside,
 		.ninside = h->ninside,
 		.exit_host = exit_host,
@@ -149,6 +150,10 @@ static int apply(struct engine *e, const struct engine_policy *p, const char **r
 	if (r < 0)
 		return r;
 	atomic_store_explicit(&e->area.h->rules_in, 1, memory_order_relaxed);
+	if (e->config.leases && !rules_leases(e->rules) && !atomic_load_explicit(&e->area.h->flavour, memory_order_relaxed))
+		log_notice("this kernel has no maps to quotas: no leases, every packet is judged by the engine");
+	__atomic_store_n(&e->leases_on, e->config.leases && rules_leases(e->rules), __ATOMIC_RELAXED);
+	atomic_store_explicit(&e->area.h->leases_on, e->leases_on, memory_order_relaxed);
 	atomic_store_explicit(&e->area.h->flavour, e->flavour, memory_order_relaxed);
 	return 0;
 }
@@ -186,6 +191,7 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 		policy_free(p);
 		return r;
 	}
+	leases_end_all(e);	/* they spend by the old one's accounts; none is granted until the new one is in force */
 	blocked_forget(e);
 	rcu_assign_pointer(e->policy, p);
 	e->judge.policy = &p->view;
@@ -293,6 +299,7 @@ static void put_back(struct engine *e, struct mono now, bool tell)
 		enforce_worry(e, HEALTH_RULES_FLUSHED);
 		log_warning("somebody removed kernel rules or blocks of ours; putting them back");
 	}
+	leases_end_all(e);
 	blocked_settle(e);
 	for (uint32_t i = 0; i < e->area.h->accounts; i++)
 		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
@@ -306,19 +313,21 @@ static void put_back(struct engine *e, struct mono now, bool tell)
 	blocked_review(e, now);
 }
 
-void enforce_watch(struct engine *e, struct mono now)
+bool enforce_watch(struct engine *e, struct mono now)
 {
 	int r = rules_disturbed(e->rules);
 
+	leases_review(e);	/* the kernel told which are used up */
 	if (!e->policy || r == 0)
-		return;
+		return false;
 	if (r == 1) {
 		put_back(e, now, true);
-		return;
+		return true;
 	}
 	/* Somebody changes so much at once that a removal of ours may have been missed. */
 	log_notice("changes of kernel rules by others: %s; ours are put in anew", strerror(-r));
 	put_back(e, now, rules_present(e->rules) == 0);
+	return true;
 }
 
 void enforce_start(struct engine *e)
@@ -329,6 +338,7 @@ void enforce_start(struct engine *e)
 		enforce_worry(e, HEALTH_RULES_FLUSHED);
 		log_warning("somebody removed our kernel rules while no engine ran; putting them back");
 	}
+	leases_end_all(e);	/* the dead engine's, with all that they passed */
 	enforce_rules(e);
 	blocked_settle(e);	/* the review puts the dead engine's elements in anew, and they count from zero */
 	blocked_review(e, clock_mono());

@@ -173,10 +173,13 @@ static int decide(struct engine *e, const struct proto_msg *m, struct mono now, 
 
 static void decision(struct engine *e, const struct proto_msg *m)
 {
-	struct mono now = clock_mono();
+	struct mono now;
 	uint32_t n = 0;
-	int r = decide(e, m, now, &n);
+	int r;
 
+	leases_end_all(e);	/* what they passed is settled first, and what it concerns is judged by it at once */
+	now = clock_mono();
+	r = decide(e, m, now, &n);
 	blocked_review(e, now);
 	tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0 ? n : 0,
 	     r == -ENOENT   ? "nothing is blocked there"
@@ -238,6 +241,8 @@ static void second(struct engine *e)
 		__atomic_store_n(&e->worker[i].judge.wall_offset_s, offset, __ATOMIC_RELAXED);
 	blocked_review(e, now);
 	enforce_health(e, now);
+	leases_second(e);
+	leases_review(e);
 	if (workers_alive(e, now))
 		tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
 }
@@ -245,8 +250,10 @@ static void second(struct engine *e)
 /* Asked to stop: the rules leave while the workers still answer, so that what waits in the queues is judged, not dropped. */
 static void leave(struct engine *e)
 {
-	int r = rules_remove(e->rules);
+	int r;
 
+	leases_end_all(e);
+	r = rules_remove(e->rules);
 	if (r < 0)
 		log_error("rules left in the kernel: %s", strerror(-r));
 	atomic_store_explicit(&e->area.h->rules_in, 0, memory_order_relaxed);
@@ -262,14 +269,19 @@ static void run(struct engine *e, int timer, int sigfd)
 		{ .fd = FD_SUPER, .events = POLLIN },
 		{ .fd = sigfd, .events = POLLIN },
 		{ .fd = e->watch, .events = POLLIN },
+		{ .fd = e->lease_wake, .events = POLLIN },
 	};
 	uint64_t n;
 
 	for (;;) {
-		int ready = poll(p, ARRAY_SIZE(p), answers_due_ms(e, clock_mono()));
+		/* As unsigned numbers -1, which waits for ever, is the largest. */
+		unsigned due = MIN_OF((unsigned)answers_due_ms(e, clock_mono()), (unsigned)leases_due_ms(e));
+		int ready = poll(p, ARRAY_SIZE(p), (int)due);
 
-		if (ready == 0)
+		if (ready == 0) {
 			answers_review(e, clock_mono());
+			leases_review(e);
+		}
 		if (ready <= 0)
 			continue;
 		if (p[3].revents)
@@ -278,10 +290,10 @@ static void run(struct engine *e, int timer, int sigfd)
 			leave(e);
 			return;
 		}
-		if (p[5].revents) {
-			enforce_watch(e, clock_mono());
+		if (p[6].revents && read(e->lease_wake, &n, sizeof(n)) == sizeof(n))
+			leases_review(e);	/* first: packets may wait for it */
+		if (p[5].revents && enforce_watch(e, clock_mono()))
 			(void)eventfd_write(FD_BELL, 1);
-		}
 		if (p[1].revents && read(e->wake, &n, sizeof(n)) == sizeof(n)) {
 			blocked_review(e, clock_mono());
 			(void)eventfd_write(FD_BELL, 1);
@@ -337,6 +349,7 @@ static int open_queues(struct engine *e)
 		w->judge.ctx = e;
 		w->seen_ns = clock_mono().ns;
 		worker_recover(e, i);
+		held_recover(e, i);
 	}
 	return 0;
 }
@@ -382,14 +395,17 @@ static int start(struct engine *e)
 	e->judge.area = e->area;
 	e->judge.counter = own_counters;
 	e->answers = answers_new();
-	if (!e->answers)
+	e->leases = leases_new();
+	if (!e->answers || !e->leases)
 		return -ENOMEM;
 	e->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	e->lease_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	e->ioctl_fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (e->wake < 0 || e->ioctl_fd < 0)
+	if (e->wake < 0 || e->lease_wake < 0 || e->ioctl_fd < 0)
 		return -errno;
 	restore(e, now);
 	judge_recover(&e->judge);
+	lease_recover(&e->judge);
 	r = rules_open(FD_NFT_OWNER, FD_NFT_KEEP, &e->rules);
 	if (r < 0) {
 		log_error("nftables socket: %s", strerror(-r));

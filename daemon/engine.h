@@ -6,7 +6,8 @@
  * [E3] Alive     PROTO_ALIVE goes to the supervisor only while every worker's heartbeat advances.
  * [E4] Confined  after start: no new socket, no file opened for writing, no capability but CAP_NET_ADMIN.
  * [E5] Flushed   rules and blocks that others remove are back at once (< 1 s), and it is told; what left meanwhile nobody counted.
- * Files          engine.c (main thread), worker.c (packets), enforce.c (policy into the kernel), blocked.c (blocks), answers.c, confine.c.
+ * Files          engine.c (main thread), worker.c (packets), held.c (packets that wait), enforce.c (policy into the kernel), blocked.c
+ *                (blocks), answers.c, leases.c, confine.c.
  */
 #pragma once
 
@@ -17,6 +18,7 @@
 #include "answers.h"
 #include "config.h"
 #include "judge.h"
+#include "leases.h"
 #include "proto.h"
 #include "rules.h"
 
@@ -46,6 +48,10 @@ struct engine_worker {
 	uint16_t queue;
 	struct judge judge;
 	struct answers_ring refused;
+	struct leases_ring lease_notes;
+	uint32_t held_first, held_next;	/* in the area's held[]: those in between wait */
+	uint32_t held_epoch;		/* lease_epoch as the first of them began to */
+	uint64_t held_until_ns;		/* of the first of them */
 	uint64_t seen_beat;	/* main thread: heartbeat at its last look */
 	uint64_t seen_ns;
 };
@@ -66,6 +72,11 @@ struct engine {
 	uint64_t overflow_seen;		/* at the last second's look */
 	uint32_t braked_seen;
 	struct answers *answers;
+	struct leases *leases;
+	bool leases_on;			/* wanted, and the kernel can; the workers read it */
+	_Atomic uint32_t lease_asked, recall_asked;	/* a worker has woken the main thread for them */
+	_Atomic uint32_t lease_epoch;	/* rises with every recall that is done */
+	int lease_wake;			/* eventfd: workers to main thread */
 	uint32_t allows;		/* in force at the last review */
 	unsigned nworkers;
 	struct engine_worker worker[AREA_WORKERS];
@@ -79,13 +90,20 @@ void *worker_run(void *arg);
 /* Before any worker runs: answers what the dead engine left in the slots. */
 void worker_recover(struct engine *e, unsigned index);
 
+/* held.c: packets that wait for credit to come back from the kernel (leases.h [M4]). Their worker. */
+bool held_any(const struct engine_worker *w);
+/* False: no place; repeat it at once. */
+bool held_add(struct engine_worker *w, uint32_t id, struct mono now);
+void held_review(struct engine_worker *w, struct mono now);	/* repeats all when credit came back, or they waited long enough */
+void held_recover(struct engine *e, unsigned index);	/* what a dead engine held is judged again */
+
 /* enforce.c: main thread. 0 or -errno, logged. */
 /* rules_stand: the kernel has this very policy's rules from the engine before; enforce_rules() follows when the workers run. */
 int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_stand, char why[200]) MUST_CHECK;
 void enforce_rules(struct engine *e);
 void enforce_start(struct engine *e);	/* the dead engine's rules and blocks, brought up to date; told when they are gone */
 /* engine.watch is readable: what others removed is put back at once [E5] */
-void enforce_watch(struct engine *e, struct mono now);
+bool enforce_watch(struct engine *e, struct mono now);	/* something was */
 void enforce_health(struct engine *e, struct mono now);
 void enforce_look_back(struct engine *e);	/* the workers judge: what passed since the last engine's did */
 void enforce_worry(struct engine *e, enum area_health what);	/* counted; the relay tells */

@@ -485,6 +485,19 @@ int nfq_answer(int fd, uint16_t num, const struct nfq_verdict *v, unsigned n, ui
 	return send_all(fd, o.buf, o.len);
 }
 
+int nfq_answer_each(int fd, uint16_t num, const struct nfq_verdict *v, unsigned n, uint32_t mask, uint32_t judged)
+{
+	struct out o;
+
+	BUG_ON(n > NFQ_BATCH);
+	if (n == 0)
+		return 0;
+	o.len = 0;
+	for (unsigned i = 0; i < n; i++)
+		put_verdict(&o, num, NFQNL_MSG_VERDICT, &v[i], mask, judged);
+	return send_all(fd, o.buf, o.len);
+}
+
 int nfq_answer_single(int fd, uint16_t num, const struct nfq_verdict *v, uint32_t mask, uint32_t judged)
 {
 	struct out o;

@@ -80,6 +80,9 @@ int nfq_parse(const void *buf, size_t len, struct nfq_msg *ret) MUST_CHECK;
  * down) costs nothing but a -ENOMSG message. 0 or -errno of the send. n <= NFQ_BATCH. */
 int nfq_answer(int fd, uint16_t num, const struct nfq_verdict *v, unsigned n, uint32_t mask, uint32_t judged) MUST_CHECK;
 
+/* The same one by one, for a queue where others than v wait for an answer: a batch verdict would catch them. */
+int nfq_answer_each(int fd, uint16_t num, const struct nfq_verdict *v, unsigned n, uint32_t mask, uint32_t judged) MUST_CHECK;
+
 /* Answers one by one (after a restart, where a batch could catch ids not yet read). */
 int nfq_answer_single(int fd, uint16_t num, const struct nfq_verdict *v, uint32_t mask, uint32_t judged) MUST_CHECK;
 

@@ -90,6 +90,35 @@ void nft_counter_add(struct nft_batch *b, const char *table, const char *counter
 	nft_batch_msg_end(b, nlh);
 }
 
+void nft_quota_put(struct nft_batch *b, const char *table, const char *quota, uint64_t bytes, const char *what)
+{
+	struct nlmsghdr *nlh = nft_batch_msg(b, NFT_MSG_NEWOBJ, NLM_F_CREATE, what);
+	struct nlattr *nest;
+
+	if (!nlh)
+		return;
+	mnl_attr_put_strz(nlh, NFTA_OBJ_TABLE, table);
+	mnl_attr_put_strz(nlh, NFTA_OBJ_NAME, quota);
+	mnl_attr_put_u32(nlh, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_QUOTA));
+	nest = mnl_attr_nest_start(nlh, NFTA_OBJ_DATA);
+	mnl_attr_put_u64(nlh, NFTA_QUOTA_BYTES, htobe64(bytes));
+	mnl_attr_put_u32(nlh, NFTA_QUOTA_FLAGS, 0);
+	mnl_attr_nest_end(nlh, nest);
+	nft_batch_msg_end(b, nlh);
+}
+
+void nft_quota_del(struct nft_batch *b, const char *table, const char *quota, const char *what)
+{
+	struct nlmsghdr *nlh = nft_batch_msg(b, NFT_MSG_DELOBJ, 0, what);
+
+	if (!nlh)
+		return;
+	mnl_attr_put_strz(nlh, NFTA_OBJ_TABLE, table);
+	mnl_attr_put_strz(nlh, NFTA_OBJ_NAME, quota);
+	mnl_attr_put_u32(nlh, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_QUOTA));
+	nft_batch_msg_end(b, nlh);
+}
+
 /* Attributes of a message or nest by type; those that do not fit the kernel's own form are left out. */
 struct attrs {
 	const struct nlattr *at[16];
@@ -192,4 +221,54 @@ int nft_counter_get(struct nft_sock *s, const char *table, const char *counter, 
 	*ret_packets = v.packets;
 	*ret_bytes = v.bytes;
 	return 0;
+}
+
+static int quota_answer(const struct nlmsghdr *nlh, void *ctx)
+{
+	struct attrs t = { 0 }, data = { 0 };
+
+	(void)mnl_attr_parse(nlh, sizeof(struct nfgenmsg), attrs_one, &t);
+	if (!t.at[NFTA_OBJ_DATA])
+		return -EBADMSG;
+	(void)mnl_attr_parse_nested(t.at[NFTA_OBJ_DATA], attrs_one, &data);
+	*(uint64_t *)ctx = attrs_u64(&data, NFTA_QUOTA_CONSUMED);
+	return 0;
+}
+
+int nft_quota_get(struct nft_sock *s, const char *table, const char *quota, uint64_t *ret_used)
+{
+	char buf[QUERY_LEN];
+	struct nlmsghdr *nlh = nft_query_msg(s, buf, NFT_MSG_GETOBJ, NLM_F_ACK);
+
+	mnl_attr_put_strz(nlh, NFTA_OBJ_TABLE, table);
+	mnl_attr_put_strz(nlh, NFTA_OBJ_NAME, quota);
+	mnl_attr_put_u32(nlh, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_QUOTA));
+	return nft_query_run(s, nlh, quota_answer, ret_used);
+}
+
+struct names {
+	int (*each)(void *ctx, const char *quota);
+	void *ctx;
+};
+
+static int name_answer(const struct nlmsghdr *nlh, void *ctx)
+{
+	const struct names *n = ctx;
+	struct attrs t = { 0 };
+
+	(void)mnl_attr_parse(nlh, sizeof(struct nfgenmsg), attrs_one, &t);
+	if (!t.at[NFTA_OBJ_NAME] || mnl_attr_validate(t.at[NFTA_OBJ_NAME], MNL_TYPE_NUL_STRING) < 0)
+		return -EBADMSG;
+	return n->each(n->ctx, mnl_attr_get_str(t.at[NFTA_OBJ_NAME]));
+}
+
+int nft_quota_dump(struct nft_sock *s, const char *table, int (*each)(void *ctx, const char *quota), void *ctx)
+{
+	char buf[QUERY_LEN];
+	struct nlmsghdr *nlh = nft_query_msg(s, buf, NFT_MSG_GETOBJ, NLM_F_DUMP);
+	struct names n = { each, ctx };
+
+	mnl_attr_put_strz(nlh, NFTA_OBJ_TABLE, table);
+	mnl_attr_put_u32(nlh, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_QUOTA));
+	return nft_query_run(s, nlh, name_answer, &n);
 }

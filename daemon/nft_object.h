@@ -24,9 +24,17 @@ void nft_base_chain_add(struct nft_batch *b, const char *table, const char *chai
 void nft_chain_flush(struct nft_batch *b, const char *table, const char *chain, const char *what);
 void nft_counter_add(struct nft_batch *b, const char *table, const char *counter, const char *what);
 
+/* A quota of `bytes`: a new one has used nothing; an existing one goes on from what it has used. */
+void nft_quota_put(struct nft_batch *b, const char *table, const char *quota, uint64_t bytes, const char *what);
+void nft_quota_del(struct nft_batch *b, const char *table, const char *quota, const char *what);
+
 /* All -ENOENT when there is none. */
 int nft_table_get(struct nft_sock *s, const char *table, struct nft_table_info *ret) MUST_CHECK;
 /* *ret_use: rules in it and jumps to it. */
 int nft_chain_get(struct nft_sock *s, const char *table, const char *chain, uint32_t *ret_use) MUST_CHECK;
+/* *ret_used: never above the quota, the kernel says so. */
+int nft_quota_get(struct nft_sock *s, const char *table, const char *quota, uint64_t *ret_used) MUST_CHECK;
+/* Every quota of the table. */
+int nft_quota_dump(struct nft_sock *s, const char *table, int (*each)(void *ctx, const char *quota), void *ctx) MUST_CHECK;
 int nft_counter_get(struct nft_sock *s, const char *table, const char *counter, uint64_t *ret_packets,
 		    uint64_t *ret_bytes) MUST_CHECK;

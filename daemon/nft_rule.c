@@ -185,6 +185,17 @@ void nft_count(struct nft_rule *r, const char *object)
 		r->failed = true;
 }
 
+void nft_object_of(struct nft_rule *r, const char *map, uint32_t sreg)
+{
+	struct nftnl_expr *e = expr(r, "objref");
+
+	if (!e)
+		return;
+	nftnl_expr_set_u32(e, NFTNL_EXPR_OBJREF_SET_SREG, sreg);
+	if (nftnl_expr_set_str(e, NFTNL_EXPR_OBJREF_SET_NAME, map) < 0)
+		r->failed = true;
+}
+
 void nft_update_counter(struct nft_rule *r, const char *set, uint32_t sreg)
 {
 	struct nftnl_expr *e = expr(r, "dynset"), *counter = nftnl_expr_alloc("counter");

@@ -40,6 +40,8 @@ void nft_transport(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len
 /* Goes on with the rule when found; set_id 0: a set that was there before this batch. */
 void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg);
 void nft_verdict(struct nft_rule *r, int verdict, const char *chain);
+/* The object that `map` names for sreg; the rule ends when there is none, or a quota is over. */
+void nft_object_of(struct nft_rule *r, const char *map, uint32_t sreg);
 void nft_count(struct nft_rule *r, const char *object);
 /* Add to or refresh in `set`, a counter in each element. */
 void nft_update_counter(struct nft_rule *r, const char *set, uint32_t sreg);

@@ -46,6 +46,8 @@ void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_sp
 	nftnl_set_set_u32(s, NFTNL_SET_KEY_LEN, spec->key_len);
 	if (spec->size)
 		nftnl_set_set_u32(s, NFTNL_SET_DESC_SIZE, spec->size);
+	if (spec->object)
+		nftnl_set_set_u32(s, NFTNL_SET_OBJ_TYPE, spec->object);
 	if (spec->timeout_ms)
 		nftnl_set_set_u64(s, NFTNL_SET_TIMEOUT, spec->timeout_ms);
 	/* The kernel asks for an id when a set is made, used or not. */
@@ -86,6 +88,10 @@ static struct nftnl_set_elem *elem_alloc(const struct nft_set_spec *spec, const 
 	}
 	if (e->interval_end)
 		nftnl_set_elem_set_u32(x, NFTNL_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+	if (full && spec->object && nftnl_set_elem_set_str(x, NFTNL_SET_ELEM_OBJREF, e->object) < 0) {
+		nftnl_set_elem_free(x);
+		return NULL;
+	}
 	if (full && e->timeout_ms && spec->flags & NFT_SET_TIMEOUT)
 		nftnl_set_elem_set_u64(x, NFTNL_SET_ELEM_TIMEOUT, e->timeout_ms);
 	return x;

@@ -21,6 +21,9 @@ enum {
 	NFT_KEY_IPV6_PAIR = 8 << 6 | 8,
 	/* address . port . address . port . protocol, each padded to four bytes */
 	NFT_KEY_IPV4_FLOW = (((7 << 6 | 13) << 6 | 7) << 6 | 13) << 6 | 12,
+	/* address . address . protocol . port . conntrack direction */
+	NFT_KEY_IPV4_SERVICE = (((7 << 6 | 7) << 6 | 12) << 6 | 13) << 6 | 27,
+	NFT_KEY_IPV6_SERVICE = (((8 << 6 | 8) << 6 | 12) << 6 | 13) << 6 | 27,
 	NFT_KEY_IPV6_FLOW = (((8 << 6 | 13) << 6 | 8) << 6 | 13) << 6 | 12,
 };
 
@@ -32,12 +35,14 @@ struct nft_set_spec {
 	uint32_t size;		/* 0: no bound */
 	uint64_t timeout_ms;	/* default of its elements */
 	bool counter;		/* every element counts its matches */
+	uint32_t object;	/* NFT_OBJECT_*: a map to objects of that type; 0: a set */
 };
 
 struct nft_elem {
 	uint8_t key[NFT_KEY_MAX];
 	bool interval_end;
 	uint64_t timeout_ms;	/* 0: the set's */
+	const char *object;	/* its name, in a map to objects */
 };
 
 /* An existing set of the same form stays, elements and all. */

@@ -22,6 +22,7 @@
 
 /* Every priority lies before -150, where mangle tables of others may set the whole mark. */
 const struct rules_chain rules_chain[RULES_CHAINS] = {
+	{ TABLE, CHAIN_LEASE, -160, NF_INET_POST_ROUTING },
 	{ TABLE, "queue", -155, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "entry", -165, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "exit", -151, NF_INET_POST_ROUTING },
@@ -94,6 +95,20 @@ static int probe_flavour(struct rules *r, enum rules_flavour f, const char **ret
 	return nft_batch_try(&b, ret_what);
 }
 
+static bool probe_leases(struct rules *r)
+{
+	const struct rules_marks m = { .mask = 3, .leased = 1, .judged = 2 };
+	struct nft_batch b;
+	const char *what;
+
+	nft_batch_begin(&b, &r->owner);
+	nft_table_add(&b, PROBE, false, "probe: table");
+	nft_chain_add(&b, PROBE, CHAIN_LEASE, "probe: chain");
+	rules_lease_sets(&b, PROBE);
+	rules_lease_fill(&b, PROBE, false, &m);
+	return nft_batch_try(&b, &what) == 0;
+}
+
 static int probe(struct rules *r, const char **ret_what)
 {
 	static const enum rules_flavour try[] = { RULES_NATIVE_QUEUE, RULES_XT_NFQUEUE };
@@ -108,7 +123,13 @@ static int probe(struct rules *r, const char **ret_what)
 		if (e == 0)
 			r->flavour = try[i];
 	}
+	r->leases = probe_leases(r);
 	return e;
+}
+
+bool rules_leases(const struct rules *r)
+{
+	return r->leases;
 }
 
 /* Owned or not is decided when the table is made: *ret says how it must be named to the kernel now. */
@@ -236,6 +257,10 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	rules_keep_sets(r, &b, spec);
 	chains(&b, spec->needs_ct);
 	rules_keep_fill(&b, spec, &m);
+	if (spec->leases && r->leases) {
+		rules_lease_sets(&b, TABLE);
+		rules_lease_fill(&b, TABLE, spec->needs_ct, &m);
+	}
 	queue_rules(&b, r, spec);
 	e = nft_batch_commit(&b, ret_what);
 	if (e == 0)

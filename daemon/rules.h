@@ -9,7 +9,7 @@
  *   egress?", counts all egress once and clears the two bits (what is not egress becomes JUDGED, so the queue chain lets
  *   it go); postrouting -151: what is neither LEASED nor JUDGED: counter unseen, per-pair unseen set, and with failure
  *   closed a drop; bits cleared for good. forward and output -10: the blocked sets (reject or drop).
- * Table egressd (owner flag when the kernel takes it): postrouting -155, queue chain: native `queue`, else the xt NFQUEUE
+ * Table egressd (owner flag when the kernel takes it): postrouting -160, lease chain (rules_lease.h); -155, queue chain: native `queue`, else the xt NFQUEUE
  *   target in the same chain, balanced over the queues, with bypass. NF_REPEAT runs this chain alone again.
  *
  * All of it before -150, where mangle rules of others may set the whole mark: after that the bits are free again.
@@ -38,6 +38,7 @@ struct rules_spec {
 	uint16_t queue_first, queue_count;
 	bool failure_closed;
 	bool needs_ct;			/* say `ct direction` */
+	bool leases;			/* wanted: rules_lease.h; without rules_leases() it is ignored */
 	const struct prefix *inside;
 	size_t ninside;
 	const struct prefix *exit_host;
@@ -81,6 +82,9 @@ struct rules *rules_close(struct rules *r);
  * *ret_what names the step (static text). */
 int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour,
 		const char **ret_what) MUST_CHECK;
+
+/* Whether the kernel can lease; known after the first apply. */
+bool rules_leases(const struct rules *r);
 
 /* Add or extend (element is replaced, its count begins at zero; 0 ms: for ever), delete (absent is fine). A block is found
  * by kind and addresses: adding it as drop takes the reject one away. One transaction for n elements. -ENFILE: set full. */

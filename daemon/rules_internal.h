@@ -4,11 +4,14 @@
 #include "nft_batch.h"
 #include "nft_set.h"
 #include "rules.h"
+#include "rules_lease.h"
 
 #define TABLE	   "egressd"
 #define TABLE_KEEP "egressd_keep"
+#define CHAIN_LEASE "lease"
 
-#define RULES_CHAINS 13
+#define RULES_CHAINS 14
+#define RULES_DEPLETED 1024
 
 struct rules {
 	struct nft_sock owner, keep;
@@ -18,6 +21,9 @@ struct rules {
 	int watch_fd;			/* open while watch_buf is there */
 	char *watch_buf;
 	bool disturbed;			/* by a transaction whose end is still to come */
+	bool leases;			/* the kernel knows maps to quotas */
+	size_t ndepleted;		/* what is beyond the room is found by the worker that gets its packets */
+	struct rules_lease depleted[RULES_DEPLETED];
 };
 
 /* Chains of both tables, in the order of struct rules.use. */
@@ -36,6 +42,11 @@ struct rules_marks {
 void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m);
 /* Counters and sets, the address sets with what the policy says. */
 void rules_keep_sets(struct rules *r, struct nft_batch *b, const struct rules_spec *s);
+
+/* rules_lease.c */
+void rules_lease_sets(struct nft_batch *b, const char *table);
+void rules_lease_fill(struct nft_batch *b, const char *table, bool ct, const struct rules_marks *m);
+bool rules_lease_named(const char *name, struct rules_lease *ret);
 
 /* rules_watch.c */
 void rules_watch_done(struct rules *r);

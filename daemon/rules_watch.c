@@ -88,7 +88,8 @@ void rules_watch_done(struct rules *r)
 	r->watch_buf = NULL;
 }
 
-/* Whatever is taken away or put between our rules. Other additions change nothing of ours. */
+/* Whatever is taken away or put between our rules, and objects: a quota raised by others is more than we gave. Other additions
+ * change nothing of ours. */
 static bool disturbs(unsigned type)
 {
 	switch (type) {
@@ -96,13 +97,25 @@ static bool disturbs(unsigned type)
 	case NFT_MSG_NEWCHAIN:
 	case NFT_MSG_NEWSET:
 	case NFT_MSG_NEWSETELEM:
-	case NFT_MSG_NEWOBJ:
 	case NFT_MSG_NEWFLOWTABLE:
 	case NFT_MSG_NEWGEN:
 	case NFT_MSG_TRACE:
 		return false;
 	default:
 		return true;
+	}
+}
+
+/* The kernel by itself: a quota is used up. */
+static void depleted(struct rules *r, const struct nlmsghdr *nlh)
+{
+	const struct nlattr *a;
+
+	mnl_attr_for_each(a, nlh, sizeof(struct nfgenmsg)) {
+		if (mnl_attr_get_type(a) != NFTA_OBJ_NAME || mnl_attr_validate(a, MNL_TYPE_NUL_STRING) < 0)
+			continue;
+		if (r->ndepleted < RULES_DEPLETED && rules_lease_named(mnl_attr_get_str(a), &r->depleted[r->ndepleted]))
+			r->ndepleted++;
 	}
 }
 
@@ -136,6 +149,9 @@ static bool take(struct rules *r, int len)
 		if (type == NFT_MSG_NEWGEN) {
 			told = told || r->disturbed;
 			r->disturbed = false;
+		} else if (type == NFT_MSG_NEWOBJ && nlh->nlmsg_pid == 0) {
+			if (in_our_tables(nlh))
+				depleted(r, nlh);
 		} else if (disturbs(type) && in_our_tables(nlh)) {
 			r->disturbed = true;
 		}

@@ -93,6 +93,8 @@ static bool put_account(const struct area *a, uint32_t slot, struct snapshot_acc
 		copy_words(c, &s->cold, sizeof(s->cold));
 		/* spent after the rings: a bucket's start must not be above it [W3]. */
 		s->spent = atomic_load_explicit(&x->spent, memory_order_acquire);
+		/* Leases end with their kernel objects; what they have out counts as passed: never too low. */
+		s->spent += s->cold.leased + s->cold.outstanding;
 		s->refused = atomic_load_explicit(&x->refused, memory_order_acquire);
 		s->state = state & ~(uint32_t)ACCOUNT_LOCK;
 		if (!(state & ACCOUNT_LOCK) && atomic_load_explicit(&x->state, memory_order_acquire) == state &&

@@ -6,7 +6,7 @@
 #include "area.h"
 #include "hash.h"
 
-#define SNAPSHOT_LAYOUT 2U
+#define SNAPSHOT_LAYOUT 3U
 #define SNAPSHOT_NAME	(256 + 16)	/* CONFIG_PATH and a file name */
 #define SNAPSHOT_MAGIC	"egrsnap\1"	/* 8 bytes, without the NUL */
 

@@ -332,7 +332,9 @@ static void get_account(struct restore *t, const struct snapshot_account *s)
 	x = &a->account[slot];
 	c = &a->account_cold[slot];
 	memcpy(c, &s->cold, sizeof(*c));
-	c->outstanding = 0;	/* leases ended with their kernel objects; what they had is counted as passed */
+	c->outstanding = c->leased = 0;	/* in spent, see snapshot.c */
+	c->leases = 0;
+	c->hold_until_ns = c->rest_until_ns = 0;
 	c->pair = c->pair < t->nslots ? t->slot[c->pair] : TABLE_NONE;
 	c->announced = 0;
 	c->kernel_refused = c->kernel_seen = 0;

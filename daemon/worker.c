@@ -11,6 +11,7 @@
 #include "nfq.h"
 
 #define RECEIVE_MS 250	/* a heartbeat at least this often */
+#define HELD_MS	   1	/* while packets wait for credit */
 
 struct batch {
 	unsigned n;		/* packets to be answered */
@@ -98,19 +99,51 @@ static uint32_t judged_bit(const struct engine *e)
 	return e->config.mark_mask & ~(e->config.mark_mask & -e->config.mark_mask);	/* the higher of the two */
 }
 
+#define HELD 0xff	/* no answer now */
+
+static void refuse(struct engine_worker *w, const struct judge_packet *v, struct nfq_verdict *to, struct mono now)
+{
+	to->answer = NFQ_DROP;
+	if (answers_note(&w->refused, v, now))
+		(void)w->judge.notify(w->judge.ctx);
+}
+
+static void leave_out_held(struct batch *b)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < b->n; i++)
+		if (b->verdict[i].answer != HELD)
+			b->verdict[n++] = b->verdict[i];
+	b->n = n;
+}
+
 static void answer(struct engine_worker *w, struct batch *b, struct mono now)
 {
 	struct area_worker *a = area_of(w);
+	bool wake = false;
 	int r;
 
 	for (unsigned i = 0; i < b->njudged; i++) {
-		if (likely(b->judge[i].pass))
+		const struct judge_packet *v = &b->judge[i];
+		struct nfq_verdict *to = &b->verdict[b->judged_at[i]];
+
+		if (likely(v->pass && !v->busy))
 			continue;
-		b->verdict[b->judged_at[i]].answer = NFQ_DROP;
-		if (answers_note(&w->refused, &b->judge[i], now))
-			(void)w->judge.notify(w->judge.ctx);
+		wake |= (v->busy || v->hold) && leases_note(w, v);
+		if (v->hold)
+			to->answer = held_add(w, to->id, now) ? HELD : NFQ_REPEAT;
+		else if (!v->pass)
+			refuse(w, v, to, now);
 	}
-	r = nfq_answer(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, judged_bit(w->e));
+	if (unlikely(wake))
+		(void)eventfd_write(w->e->lease_wake, 1);	/* lost: the main thread looks each second */
+	if (unlikely(held_any(w))) {
+		leave_out_held(b);
+		r = nfq_answer_each(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, judged_bit(w->e));
+	} else {
+		r = nfq_answer(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, judged_bit(w->e));
+	}
 	if (likely(r == 0))
 		return;
 	for (unsigned i = 0; i < b->n; i++)
@@ -135,10 +168,13 @@ static void turn(struct engine_worker *w, struct batch *b)
 	int n;
 
 	urcu_qsbr_thread_offline();
-	n = nfq_receive(w->fd, a->slot[0], AREA_SLOT_LEN, AREA_SLOT_LEN, AREA_SLOTS, len, RECEIVE_MS);
+	n = nfq_receive(w->fd, a->slot[0], AREA_SLOT_LEN, AREA_SLOT_LEN, AREA_SLOTS, len,
+			held_any(w) ? HELD_MS : RECEIVE_MS);
 	urcu_qsbr_thread_online();
 	now = clock_mono();
 	atomic_store_explicit(&a->heartbeat_ns, now.ns, memory_order_relaxed);
+	if (unlikely(held_any(w)))
+		held_review(w, now);
 	if (n <= 0) {
 		if (n == -ENOBUFS)
 			count(a, AC_ENOBUFS, 1);

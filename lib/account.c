@@ -23,13 +23,7 @@ void account_unlock(struct account *a)
 	atomic_fetch_and_explicit(&a->state, ~(uint32_t)ACCOUNT_LOCK, memory_order_release);
 }
 
-static uint64_t spent_now(const struct account *a)
-{
-	/* Relaxed: a number; what hangs on it is decided by compare-and-swap. */
-	return atomic_load_explicit(&a->spent, memory_order_relaxed);
-}
-
-/* spent up to which account_charge may go: where the next thing happens. */
+/* Total up to which account_charge may go: where the next thing happens. */
 static uint64_t enforce_cap(const struct account_cold *c, struct account_terms t, uint64_t total, struct mono now)
 {
 	uint64_t cap = UINT64_MAX;
@@ -57,14 +51,21 @@ static uint64_t alert_cap(const struct account_cold *c, struct account_terms t, 
 	return cap;
 }
 
+void account_set_cap(struct account *a, const struct account_cold *c, uint64_t total)
+{
+	uint64_t lent = c->leased + c->outstanding;
+
+	if (total != UINT64_MAX)
+		total = total > lent ? total - lent : 0;
+	atomic_store_explicit(&a->cap, total, memory_order_relaxed);
+}
+
 void account_refresh(struct account *a, struct account_cold *c, struct account_terms terms, bool enforce,
 		     struct mono now)
 {
+	uint64_t cap, total = account_total(a, c);
 	uint32_t tick = mono_tick(now);
-	uint64_t cap, total;
 
-	/* Bytes out on lease open no bucket: they are not known to have passed (DESIGN 2: outstanding never ages). */
-	total = spent_now(a) - c->outstanding;
 	window_advance(&c->rings, total, tick);
 	if (atomic_load_explicit(&a->state, memory_order_relaxed) & ACCOUNT_BLOCKED)
 		cap = 0;
@@ -72,7 +73,7 @@ void account_refresh(struct account *a, struct account_cold *c, struct account_t
 		cap = enforce_cap(c, terms, total, now);
 	else
 		cap = alert_cap(c, terms, total);
-	atomic_store_explicit(&a->cap, cap, memory_order_relaxed);
+	account_set_cap(a, c, cap);
 	/* [C1'] Release: who sees this tick sees this cap; pairs with C1 in account_charge(). */
 	atomic_store_explicit(&a->tick, c->rings.tick, memory_order_release);
 }
@@ -92,9 +93,9 @@ void account_undo(struct account *a, struct account_cold *c, uint64_t n, uint32_
 
 uint64_t account_sum(const struct account *a, const struct account_cold *c, const struct account_limit *l)
 {
-	uint64_t spent = spent_now(a), start = window_start(&c->rings, l->spec, spent, c->rings.tick);
+	uint64_t total = account_total(a, c), start = window_start(&c->rings, l->spec, total, c->rings.tick);
 
-	return spent > start ? spent - start : 0;
+	return total > start ? total - start : 0;
 }
 
 struct mono account_block_end(const struct account *a, const struct account_cold *c, struct account_terms terms,
@@ -104,7 +105,7 @@ struct mono account_block_end(const struct account *a, const struct account_cold
 	uint32_t window = ACCOUNT_LIMITS;
 
 	for (uint32_t i = 0; i < terms.count; i++) {
-		uint32_t tick = window_room_tick(&c->rings, terms.limit[i].spec, spent_now(a), terms.limit[i].bytes);
+		uint32_t tick = window_room_tick(&c->rings, terms.limit[i].spec, account_total(a, c), terms.limit[i].bytes);
 		struct mono room = mono_of_tick(tick);
 
 		if (room.ns > end.ns) {
@@ -124,22 +125,16 @@ void account_recover(struct account *a)
 uint64_t account_peek_sum(const struct account *a, const struct account_cold *c, const struct account_limit *l,
 			  uint32_t tick)
 {
-	uint64_t spent = spent_now(a), start = window_start(&c->rings, l->spec, spent, tick);
+	uint64_t total = account_total(a, c), start = window_start(&c->rings, l->spec, total, tick);
 
-	return spent > start ? spent - start : 0;
+	return total > start ? total - start : 0;
 }
 
 int account_check(const struct account *a, const struct account_cold *c, const char **ret_why)
 {
-	uint64_t spent = spent_now(a);
-
-	if (c->outstanding > spent) {
-		*ret_why = "account: more out on lease than was ever charged";
-		return -EINVAL;
-	}
 	if (c->rings.tick < atomic_load_explicit(&a->tick, memory_order_relaxed)) {
 		*ret_why = "account: cap is of a tick that the rings have not reached";
 		return -EINVAL;
 	}
-	return window_check(&c->rings, spent, ret_why);
+	return window_check(&c->rings, account_total(a, c), ret_why);
 }

@@ -1,11 +1,14 @@
 /* account.h - the byte credit of one (rule or contract, subject): DESIGN "one idea".
  *
- * `spent` is every byte ever charged, granted leases included; it may reach `cap`. cap follows from the rings alone:
- *     cap = min over windows (start of the window's oldest bucket + limit), or a grant by hand if that is higher
- * so a stale cap is only ever too low, and a charge is one compare-and-swap on `spent`.
+ * `spent` is every byte ever charged packet by packet; it may reach `cap`. What the kernel passed on leases (lease.h) is apart,
+ * `leased`, so that one thread alone moves it and a kill can be mended: total = spent + leased. cap follows from the rings and the
+ * leases:
+ *     cap = min over windows (start of the window's oldest bucket + limit), or a grant by hand if that is higher,
+ *           less leased, less outstanding
+ * and a charge is one compare-and-swap on `spent`. But for a grant of a lease (lease.h [Z2]) a stale cap is only ever too low.
  *
  * [A1] Exact      spent never passes cap by account_charge, whatever the number of threads.
- * [A2] Never late see window.h [W1]; bytes out on lease (`outstanding`) are in spent and do not age.
+ * [A2] Never late see window.h [W1]; bytes out on lease (`outstanding`) are in no bucket and do not age.
  * [A3] Undo       gives back exactly what was charged, also when a bucket began in between.
  * [A4] Crash      a kill at any instruction loses no charged byte; a charge whose packet was not answered stays (above
  *                 the truth by at most that packet). The lock bit of a dead process is cleared by account_recover().
@@ -63,8 +66,14 @@ _Static_assert(sizeof(struct account_key) == sizeof(struct table_key), "the tabl
 
 struct account_cold {
 	struct window_rings rings;
-	uint64_t outstanding;		/* bytes out on lease, part of spent */
-	uint64_t grant_to;		/* by hand: spent may reach this ... */
+	/* lease.c alone, under the lock; others read them whole. */
+	uint64_t outstanding;		/* out on lease: neither known to have passed nor returned */
+	uint64_t leased;		/* known to have passed on leases, ever */
+	uint32_t leases;		/* that name this account: it is not evicted meanwhile */
+	uint32_t pad0;
+	uint64_t hold_until_ns;		/* packets wait for a recall until then */
+	uint64_t rest_until_ns;		/* ran short for what was out on lease: none until then */
+	uint64_t grant_to;		/* by hand: the total may reach this ... */
 	uint64_t grant_until_ns;	/* ... until then (boottime) */
 	uint64_t born_ns;		/* counting since */
 	uint64_t blocked_at_ns, blocked_until_ns;
@@ -127,6 +136,13 @@ static inline bool account_charge(struct account *a, uint64_t n, uint32_t tick)
 	return true;
 }
 
+/* Any time, any process. */
+static inline uint64_t account_total(const struct account *a, const struct account_cold *c)
+{
+	/* Relaxed: sums. */
+	return __atomic_load_n((const uint64_t *)&a->spent, __ATOMIC_RELAXED) + __atomic_load_n(&c->leased, __ATOMIC_RELAXED);
+}
+
 void account_lock(struct account *a);
 void account_unlock(struct account *a);
 
@@ -137,7 +153,10 @@ void account_unlock(struct account *a);
 void account_refresh(struct account *a, struct account_cold *c, struct account_terms terms, bool enforce,
 		     struct mono now);
 
-/* Pay without asking (alert mode, settle). */
+/* The total, what is out on lease included, may reach `total`, by hand instead of by the windows. */
+void account_set_cap(struct account *a, const struct account_cold *c, uint64_t total);
+
+/* Pay without asking (alert mode). */
 void account_pay(struct account *a, uint64_t n);
 
 /* Give back n charged at tick `charged` [A3]. */

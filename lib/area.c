@@ -9,7 +9,7 @@ static const char magic[8] = "egarea\1";
 
 struct layout {
 	size_t pair_tags, pair_claims, account_tags, account_claims, open;
-	size_t pair, account, hot, pair_cold, account_cold, end;
+	size_t pair, account, hot, pair_cold, account_cold, lease_tags, lease_claims, lease, end;
 };
 
 static size_t take(size_t *at, size_t len)
@@ -36,6 +36,9 @@ static struct layout layout_of(uint32_t pairs, uint32_t accounts)
 	l.hot = at = (at + AREA_HUGE - 1) & ~(AREA_HUGE - 1);
 	l.pair_cold = take(&at, (size_t)pairs * sizeof(struct pair_cold));
 	l.account_cold = take(&at, (size_t)accounts * sizeof(struct account_cold));
+	l.lease_tags = take(&at, table_tags_size(LEASE_SLOTS));
+	l.lease_claims = take(&at, table_claims_size(LEASE_SLOTS));
+	l.lease = take(&at, LEASE_SLOTS * sizeof(struct lease));
 	l.end = at;
 	return l;
 }
@@ -91,6 +94,9 @@ int area_open(void *mem, size_t size, struct area *ret)
 		   h->pairs);
 	table_view(&a.accounts, &h->account_state, b + l.account_tags, b + l.account_claims, b + l.account,
 		   sizeof(struct account), h->accounts);
+	table_view(&a.leases, &h->lease_state, b + l.lease_tags, b + l.lease_claims, b + l.lease, sizeof(struct lease),
+		   LEASE_SLOTS);
+	a.lease = (struct lease *)(b + l.lease);
 	a.pair = (struct pair *)(b + l.pair);
 	a.pair_cold = (struct pair_cold *)(b + l.pair_cold);
 	a.account = (struct account *)(b + l.account);
@@ -169,6 +175,7 @@ static const char *const counter_names[AC_REASON_FIRST] = {
 	[AC_NO_ADDRESS_BYTES] = "no-address-bytes",
 	[AC_REPEATED] = "repeated-packets",
 	[AC_RECOVERED] = "recovered-packets",
+	[AC_HELD] = "held-packets",
 	[AC_NOTE_FRAGMENT] = "fragments",
 	[AC_NOTE_CUT] = "cut-in-header",
 	[AC_NOTE_EXT_DEEP] = "deep-extension-chains",
@@ -228,11 +235,13 @@ int area_check(const struct area *a, const char **ret_why)
 
 	if (r == 0)
 		r = table_check(&a->accounts, hash_of_key, (void *)a, ret_why);
+	if (r == 0)
+		r = table_check(&a->leases, hash_of_key, (void *)a, ret_why);
 	for (uint32_t i = 0; r == 0 && i < a->h->pairs; i++)
 		if (table_is_full(&a->pairs, i))
 			r = check_pair(a, i, ret_why);
 	for (uint32_t i = 0; r == 0 && i < a->h->accounts; i++)
 		if (table_is_full(&a->accounts, i))
 			r = account_check(&a->account[i], &a->account_cold[i], ret_why);
-	return r;
+	return r == 0 ? lease_check(a, ret_why) : r;
 }

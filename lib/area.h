@@ -15,13 +15,15 @@
 
 #include "account.h"
 #include "hash.h"
+#include "lease.h"
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   4
+#define AREA_LAYOUT   5
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
+#define AREA_HELD     1024	/* packets of one queue that wait for a recall */
 #define AREA_BELL     16384		/* doorbell entries, a power of two */
 #define AREA_DYNAMIC  256		/* decisions in force: allow and block by hand */
 #define AREA_BRAKE    64
@@ -37,7 +39,7 @@ enum slot_state {		/* journal of one packet, see nfq.h */
 enum area_counter {		/* per worker; area_counter_name() */
 	AC_PACKETS, AC_BYTES, AC_REFUSED_PACKETS, AC_REFUSED_BYTES, AC_BATCHES, AC_ENOBUFS, AC_SLOW,
 	AC_NEW_PAIRS, AC_OVERFLOW, AC_BAD_MESSAGE, AC_NOTICE, AC_NO_ADDRESS_BYTES, AC_REPEATED, AC_RECOVERED,
-	AC_NOTE_FRAGMENT, AC_NOTE_CUT, AC_NOTE_EXT_DEEP, AC_NOTE_BAD_LEN, AC_VERDICT_ERRORS,
+	AC_HELD, AC_NOTE_FRAGMENT, AC_NOTE_CUT, AC_NOTE_EXT_DEEP, AC_NOTE_BAD_LEN, AC_VERDICT_ERRORS,
 	AC_REASON_FIRST,	/* one per enum packet_reason */
 	AC_COUNT = AC_REASON_FIRST + PACKET_REASONS
 };
@@ -48,10 +50,13 @@ enum area_health {		/* times that something happened which people must know; the
 	HEALTH_COUNT
 };
 
+#define AREA_HELD_BIT (1ULL << 32)
+
 struct area_worker {
 	_Atomic uint64_t heartbeat_ns;	/* boottime of the last loop turn */
 	_Atomic uint64_t counter[AC_COUNT];
 	_Atomic uint32_t state[AREA_SLOTS];	/* enum slot_state */
+	_Atomic uint64_t held[AREA_HELD];	/* packet id | HELD, unanswered; 0: free */
 	uint8_t slot[AREA_SLOTS][AREA_SLOT_LEN] CACHE_ALIGNED;
 } CACHE_ALIGNED;
 
@@ -115,9 +120,14 @@ struct area_header {
 	_Atomic uint64_t lost_pair_bytes;	/* passed without a pair record: not even their host's overflow record found a place */
 	_Atomic uint64_t folded_bytes;	/* of evicted pairs, the same */
 	struct area_fold fold;
+	struct lease_step lease_step;
+	uint64_t lease_generation;
+	_Atomic uint64_t leased_bytes, leased_packets;	/* passed on leases, in all */
+	_Atomic uint64_t lease_grants, lease_raises, lease_recalls, lease_beyond, lease_lost;	/* the last two: bytes */
+	_Atomic uint32_t leases_on;	/* the kernel can, and they are not switched off */
 	uint64_t evict_below;		/* idle pair accounts that ever passed less may be evicted */
 
-	struct table_state pair_state, account_state;
+	struct table_state pair_state, account_state, lease_state;
 	_Atomic uint64_t bell_next;	/* doorbell entries ever written */
 	_Atomic uint32_t bell[AREA_BELL];	/* account slots */
 	struct area_dynamic dynamic[AREA_DYNAMIC];
@@ -126,11 +136,12 @@ struct area_header {
 
 struct area {			/* view of one process */
 	struct area_header *h;
-	struct table pairs, accounts;
+	struct table pairs, accounts, leases;
 	struct pair *pair;
 	struct pair_cold *pair_cold;
 	struct account *account;
 	struct account_cold *account_cold;
+	struct lease *lease;	/* LEASE_SLOTS */
 	_Atomic uint64_t *open;	/* bitmap: accounts with an open finding, block or grant; the review walks it */
 	size_t size;
 };

@@ -73,7 +73,7 @@ static void grant(struct judge *j, uint32_t slot, const struct policy_rule *r, u
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
 
-	c->grant_to = atomic_load_explicit(&a->spent, memory_order_relaxed) + (budget ? budget : default_budget(r));
+	c->grant_to = account_total(a, c) + (budget ? budget : default_budget(r));
 	c->grant_until_ns = mono_add_s(now, ttl_s).ns;
 	ledger_unblock(j, slot, now);
 	ledger_refresh(j, slot, r, now);
@@ -186,7 +186,7 @@ int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now)
 	c->policy = 1;
 	c->born_ns = now.ns;
 	c->pair = TABLE_NONE;
-	c->grant_to = atomic_load_explicit(&j->area.account[slot].spent, memory_order_relaxed) + d->budget;
+	c->grant_to = account_total(&j->area.account[slot], c) + d->budget;
 	c->grant_until_ns = d->until_ns;
 	ledger_refresh(j, slot, NULL, now);
 	account_unlock(&j->area.account[slot]);

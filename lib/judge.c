@@ -119,7 +119,7 @@ static void find_pair(struct judge *j, struct judge_packet *v, struct mono now)
 		overflow(j, v, now);
 }
 
-static bool contract_pays(struct judge *j, const struct judge_packet *v, const struct payers *l, uint32_t tick,
+static bool contract_pays(struct judge *j, struct judge_packet *v, const struct payers *l, uint32_t tick,
 			  struct mono now)
 {
 	for (unsigned i = 0; i < l->n_contract; i++) {
@@ -128,6 +128,10 @@ static bool contract_pays(struct judge *j, const struct judge_packet *v, const s
 		if (account_charge(&j->area.account[slot], v->p.len, tick) ||
 		    ledger_charge(j, v, slot, true, false, now))
 			return true;
+		if (unlikely(v->hold)) {
+			v->refused_by = slot;
+			return false;
+		}
 	}
 	return false;
 }
@@ -152,7 +156,7 @@ static bool blocked_refuses(struct judge *j, struct judge_packet *v, const struc
 		if (!(state & ACCOUNT_BLOCKED))
 			continue;
 		if (!ledger_charge(j, v, slot, false, l->protected, now)) {
-			v->refused_by = slot;
+			v->refused_by = slot;	/* or held by it */
 			return true;
 		}
 		ledger_undo(j, slot, v->p.len, mono_tick(now));	/* block was over: charged again in its turn */
@@ -179,12 +183,13 @@ static bool rules_pay(struct judge *j, struct judge_packet *v, const struct paye
 	return true;
 }
 
-static void passed(struct judge *j, const struct judge_packet *v)
+static void passed(struct judge *j, struct judge_packet *v)
 {
 	struct pair *p = &j->area.pair[v->pair];
-
 	/* Relaxed: sums. */
-	atomic_fetch_add_explicit(&p->bytes, v->p.len, memory_order_relaxed);
+	uint64_t before = atomic_fetch_add_explicit(&p->bytes, v->p.len, memory_order_relaxed);
+
+	v->busy = (before ^ (before + v->p.len)) >> LEASE_SHIFT != 0;
 	if (unlikely(atomic_fetch_add_explicit(&p->packets, 1, memory_order_relaxed) == UINT32_MAX))
 		atomic_fetch_add_explicit(&j->area.pair_cold[v->pair].packets_high, 1, memory_order_relaxed);
 }
@@ -233,8 +238,13 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 	struct payers l;
 
 	v->refused_by = TABLE_NONE;
+	v->hold = v->busy = 0;
 	payers_of(j, v, version, now, &l);
-	v->pass = contract_pays(j, v, &l, tick, now) || rules_pay(j, v, &l, tick, now);
+	v->pass = contract_pays(j, v, &l, tick, now) || (!v->hold && rules_pay(j, v, &l, tick, now));
+	if (unlikely(v->hold)) {
+		count(j, AC_HELD, 1);
+		return;
+	}
 	if (unlikely(v->pair == TABLE_NONE)) {
 		if (v->pass)
 			atomic_fetch_add_explicit(&j->area.h->lost_pair_bytes, v->p.len, memory_order_relaxed);

@@ -27,7 +27,9 @@ struct judge_packet {
 	uint8_t exit;			/* index + 1 of the exit interface it leaves by; 0 */
 	uint8_t local;			/* the gateway itself sent it */
 	uint8_t pass;			/* out: 1 pass, 0 refuse */
-	uint32_t refused_by;		/* out: account that refused it, TABLE_NONE when it passes */
+	uint8_t hold;			/* out, not passed: neither refused; ask for refused_by's leases back and judge it again */
+	uint8_t busy;			/* out: its pair passed another 1 << LEASE_SHIFT bytes with it */
+	uint32_t refused_by;		/* out: account that refused or held it, TABLE_NONE when it passes */
 	uint32_t pair;			/* out: slot, TABLE_NONE when not even an overflow record was there */
 	_Atomic uint32_t *journal;	/* in: set to SLOT_PASS or SLOT_DROP right after accounting; NULL */
 	uint64_t hash;			/* scratch */

@@ -26,11 +26,14 @@ struct payers {
 /* payers.c: the list of v's pair, from the record or (overflow, table full) made for this packet. */
 void payers_of(struct judge *j, const struct judge_packet *v, uint32_t version, struct mono now, struct payers *ret);
 
+/* Only from the record; false: nobody has made a list since the last change. */
+bool payers_known(const struct area *a, uint32_t pair, uint32_t version, struct payers *ret);
+
 /* Subject bytes of an account of `kind` for inside address or pseudo-host `in` (host: index of a named host or -1). */
 void subject_in(const struct policy *p, unsigned kind, const uint8_t in[16], int host, uint32_t group, uint8_t ret[16]);
 
 /* ledger.c: the slow path of one account. */
-bool ledger_charge(struct judge *j, const struct judge_packet *v, uint32_t slot, bool contract, bool protected,
+bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool contract, bool protected,
 		   struct mono now);
 void ledger_undo(struct judge *j, uint32_t slot, uint64_t n, uint32_t tick);
 /* Under the account's lock: match it to the policy in force; the rule or NULL. */

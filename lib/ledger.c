@@ -3,6 +3,9 @@
 
 #include "judge_internal.h"
 
+#define HOLD_NS	      (20 * NS_PER_MS)
+#define HOLD_AGAIN_NS (200 * NS_PER_MS)
+
 static uint32_t state_of(const struct account *a)
 {
 	/* Relaxed: decisions that hang on it are taken under the lock. */
@@ -64,9 +67,9 @@ void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r,
 
 	account_refresh(a, c, ledger_terms(r), ledger_enforces(j, a, r, now), now);
 	if (c->rule == ACCOUNT_DYNAMIC && c->grant_to)
-		atomic_store_explicit(&a->cap, now.ns < c->grant_until_ns ? c->grant_to : 0, memory_order_relaxed);
+		account_set_cap(a, c, now.ns < c->grant_until_ns ? c->grant_to : 0);
 	else if (expired(j, r, now))
-		atomic_store_explicit(&a->cap, 0, memory_order_relaxed);
+		account_set_cap(a, c, 0);
 }
 
 static void open_finding(struct judge *j, uint32_t slot, struct mono now)
@@ -261,8 +264,18 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	return true;
 }
 
-bool ledger_charge(struct judge *j, const struct judge_packet *v, uint32_t slot, bool contract, bool protected,
-		   struct mono now)
+/* Its credit is out on lease and comes back within HOLD_NS (lease.h): rather wait than refuse. Once in a while only, or a
+ * lease that does not come back would hold every packet. */
+static bool waits(struct account_cold *c, struct mono now)
+{
+	if (c->outstanding == 0)
+		return false;
+	if (now.ns >= c->hold_until_ns + HOLD_AGAIN_NS)
+		c->hold_until_ns = now.ns + HOLD_NS;
+	return now.ns < c->hold_until_ns;
+}
+
+bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool contract, bool protected, struct mono now)
 {
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
@@ -280,7 +293,11 @@ bool ledger_charge(struct judge *j, const struct judge_packet *v, uint32_t slot,
 			(void)j->notify(j->ctx);
 	}
 	ledger_refresh(j, slot, r, now);
-	paid = try_pay(a, v->p.len) || over_limit(j, v, slot, r, protected, now);
+	paid = try_pay(a, v->p.len);
+	if (!paid && unlikely(c->outstanding) && (c->rule == ACCOUNT_DYNAMIC || (ledger_enforces(j, a, r, now) && !protected)))
+		v->hold = waits(c, now);
+	if (!paid && !v->hold)
+		paid = over_limit(j, v, slot, r, protected, now);
 	account_unlock(a);
 	return paid;
 }

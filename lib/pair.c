@@ -49,12 +49,13 @@ uint64_t pair_packets(const struct pair *p, const struct pair_cold *c)
 {
 	/* A wrap between the two loads shows 2^32 packets too few for one moment. */
 	return ((uint64_t)atomic_load_explicit(&c->packets_high, memory_order_relaxed) << 32 |
-		atomic_load_explicit(&p->packets, memory_order_relaxed)) + load64(&c->folded_packets);
+		atomic_load_explicit(&p->packets, memory_order_relaxed)) + load64(&c->folded_packets) +
+	       load64(&c->leased_packets);
 }
 
 uint64_t pair_bytes(const struct pair *p, const struct pair_cold *c)
 {
-	return load64(&p->bytes) + load64(&c->folded_bytes);
+	return load64(&p->bytes) + load64(&c->folded_bytes) + load64(&c->leased_bytes);
 }
 
 uint64_t pair_refused(const struct pair_cold *c)

@@ -47,11 +47,14 @@ struct pair_cold {
 	_Atomic uint32_t last_tick;	/* set by slow paths and the sweep */
 	_Atomic uint64_t refused, refused_packets;
 	_Atomic uint64_t folded_bytes, folded_packets, folded_refused;	/* overflow record: of evicted pairs; the evictor alone writes */
+	_Atomic uint64_t leased_bytes, leased_packets;	/* passed on leases (lease.h), which alone writes them */
 	_Atomic uint64_t unseen;	/* bytes that the kernel counted past us (keep table), monotone as the area's totals */
 	uint64_t unseen_base;
 	uint64_t first_ns;
 	struct addr last_out;		/* one full address of the /64, for people */
 	uint32_t sweep_packets;		/* evictor: packets at its last visit */
+	uint32_t leases;		/* in force: not evicted meanwhile */
+	uint64_t hint_ns, hint_bytes;	/* engine's main thread: when it was last worth a look, and what had passed */
 	_Atomic uint16_t port;		/* accepting side's, of the last packet that took a slow path */
 	_Atomic uint8_t proto, opened_by;	/* of the same */
 	uint8_t exit;			/* interface exit, index + 1 */
@@ -82,6 +85,6 @@ const char *pair_out_format(const uint8_t out[8], uint8_t family, char buf[PREFI
 const char *pair_in_format(const uint8_t in[16], char buf[ADDR_STRLEN]);
 
 uint64_t pair_packets(const struct pair *p, const struct pair_cold *c);
-/* What passed and what was refused, with what was folded in. */
+/* What passed, leases included, and what was refused, with what was folded in. */
 uint64_t pair_bytes(const struct pair *p, const struct pair_cold *c);
 uint64_t pair_refused(const struct pair_cold *c);

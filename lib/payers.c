@@ -168,6 +168,12 @@ static void store(struct pair *p, struct pair_cold *c, uint32_t version, const s
 	atomic_store_explicit(&p->version, (uint16_t)version, memory_order_release);
 }
 
+bool payers_known(const struct area *a, uint32_t pair, uint32_t version, struct payers *ret)
+{
+	*ret = (struct payers){ 0 };
+	return load(&a->pair[pair], &a->pair_cold[pair], version, ret);
+}
+
 void payers_of(struct judge *j, const struct judge_packet *v, uint32_t version, struct mono now, struct payers *ret)
 {
 	struct area *a = &j->area;

@@ -183,7 +183,7 @@ static uint64_t now_of(const _Atomic uint64_t *x)
 /* Fold what a pair passed into its host's overflow record, so that host totals stay exact. fold_done() when its slot is free. */
 static void fold_pair(struct area *a, uint32_t slot)
 {
-	const struct pair *p = &a->pair[slot];
+	const struct pair *p = &a->pair[slot];	/* no overflow record itself: nothing was ever folded into it */
 	struct pair_cold *c = &a->pair_cold[slot];
 	struct area_fold *f = &a->h->fold;
 	uint32_t to = overflow_of(a, p->key);
@@ -191,7 +191,7 @@ static void fold_pair(struct area *a, uint32_t slot)
 
 	f->slot = slot;
 	f->to = to;
-	f->bytes = now_of(at ? &at->folded_bytes : &a->h->folded_bytes) + now_of(&p->bytes);
+	f->bytes = now_of(at ? &at->folded_bytes : &a->h->folded_bytes) + pair_bytes(p, c);
 	f->packets = at ? now_of(&at->folded_packets) + pair_packets(p, c) : 0;
 	f->refused = at ? now_of(&at->folded_refused) + now_of(&c->refused) : 0;
 	/* Release: read by the next process only, after this one is dead; the order matters to the compiler. */
@@ -212,7 +212,7 @@ static bool pair_is_idle(struct area *a, uint32_t slot)
 	bool idle = packets == c->sweep_packets;
 
 	c->sweep_packets = packets;
-	return idle && a->pair[slot].key.class_uid != PAIR_CLASS_OVERFLOW;
+	return idle && c->leases == 0 && a->pair[slot].key.class_uid != PAIR_CLASS_OVERFLOW;
 }
 
 /* An account of a pair that nobody would miss: closed, no credit out, and its windows have seen next to nothing. */
@@ -222,9 +222,9 @@ static bool account_is_idle(struct area *a, uint32_t slot, struct mono now)
 	struct account_cold *c = &a->account_cold[slot];
 	uint32_t tick = atomic_load_explicit(&x->tick, memory_order_relaxed);
 
-	return x->key.kind == SUBJECT_PAIR && !(state_of(x) & ~(uint32_t)ACCOUNT_LOCK) && c->outstanding == 0 &&
+	return x->key.kind == SUBJECT_PAIR && !(state_of(x) & ~(uint32_t)ACCOUNT_LOCK) && c->leases == 0 &&
 	       now.ns >= c->grant_until_ns && mono_tick(now) - tick > 12 &&
-	       atomic_load_explicit(&x->spent, memory_order_relaxed) < a->h->evict_below;
+	       account_total(x, c) < a->h->evict_below;
 }
 
 static unsigned retire(struct judge *j, unsigned which, struct table *t, unsigned want, struct mono now)

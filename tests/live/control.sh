@@ -50,7 +50,7 @@ code() { # TEXT CODE COMMAND...
 total() { ctl --json why "$@" | jq .total.bytes; }
 
 # --- shown -----------------------------------------------------------------------------------------------------------
-says "status is one line that says all" '^egressd gw1: enforcing 1 of 2 rules \(policy 1, .* ago\), .*, 0 blocks, leases off$' ctl status
+says "status is one line that says all" '^egressd gw1: enforcing 1 of 2 rules \(policy 1, .* ago\), .*, 0 blocks, [0-9]+ leases? \([0-9.]+ % of bytes\)$' ctl status
 in_ns gw nft -f - <<-END
 	table inet lab {
 		counter v4 {}

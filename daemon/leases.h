@@ -1,0 +1,52 @@
+/* leases.h - who gets a lease (lib/lease.h), and when it ends: the engine's main thread between the workers' hints and the kernel.
+ *
+ * [M1] Asked for   a worker hints at a pair each time that it passed another 64 KiB packet by packet; the kernel tells when a lease is
+ *                  used up. Nothing is polled for a grant; once a second what passed is settled and the large are topped up.
+ * [M2] Worth it    a pair gets one when LEASE_S seconds of its rate are LEASE_MIN at least: 13 kB/s. What a lease costs (about 10 us
+ *                  in its life and 1 us a second) is what 5 packets in the queue cost.
+ * [M3] Ends        at once: policy, decision or block that concerns it, an account that runs short. At the second's look: what is
+ *                  spent, or has had 30 s of its rate and more out for 10 s (idle ones are that).
+ * [M4] Held        packets of an account that runs short while credit is out wait for the recall, LEASE_HOLD_NS at most, and are judged
+ *                  again (NF_REPEAT); their ids are in the area, so a killed engine's successor repeats them.
+ * [M5] Restart     a new engine ends what it finds: the kernel's counters settle it, the rest is returned, and the busy are leased again.
+ * [M6] Bounded     LEASE_SLOTS at most; RULES_LEASES a transaction; the second's work is one dump and a few steps a lease.
+ * Threads          leases_note() by workers, all else by the main thread.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "judge.h"
+#include "lease.h"
+
+#define LEASES_RING   256			/* a worker's, a power of two */
+#define LEASE_HOLD_NS (20 * NS_PER_MS)
+
+struct engine;
+struct engine_worker;
+
+struct leases_item {
+	struct lease_hint hint;
+	uint32_t account;		/* not TABLE_NONE: it ran short */
+};
+
+struct leases_ring {			/* one worker writes, the main thread reads */
+	_Atomic uint32_t head, tail;
+	struct leases_item item[LEASES_RING];
+};
+
+struct leases;
+
+struct leases *leases_new(void);
+
+/* Worker: this packet is busy or held. True: the main thread is to be woken. No lock, no system call. */
+bool leases_note(struct engine_worker *w, const struct judge_packet *v);
+
+/* Main thread. */
+void leases_review(struct engine *e);		/* after a wake, when rules_disturbed() was asked, and when due */
+int leases_due_ms(const struct engine *e);	/* for poll(2); -1: nothing waits */
+void leases_second(struct engine *e);
+void leases_end_all(struct engine *e);		/* policy, decisions, stop, a table that was removed; at start [M5] */
+void leases_end_spent(struct engine *e);	/* accounts were blocked */

@@ -1,0 +1,57 @@
+/* rules_lease.h - leases in the kernel: chain `lease` of table egressd, its maps from pairs to quotas, and what passed by each.
+ *
+ *	lease (postrouting -160)   not judged yet, the pair's quota lets it pass   -> counted by pair, LEASED
+ *	                           where services are told apart: the same by (pair, protocol, accepting port, direction)
+ *
+ * Two lookups a packet: the map's quota object decides, and only then the element in the set beside it counts, in one rule. So
+ *     leased = the set's counter, exact and never falling; quota's `used` = leased + what it sent on to the queue.
+ * An element of the map is in no instant without its counter: both come in one transaction, and the counter goes after the grace
+ * period that follows the map's.
+ *
+ * [V1] Atomic   each call is one transaction of at most RULES_LEASES leases.
+ * [V2] Frozen   after rules_lease_end() no packet begins to pass by the lease, and rules_lease_grace() waits for those that were
+ *               amid the rules: then its count is final.
+ * Needs: maps to named quotas, counters in set elements (kernel 5.7).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "compiler.h"
+#include "lease.h"
+
+#define RULES_LEASES 256	/* of one call */
+
+struct rules;
+
+struct rules_lease {
+	struct lease_key key;
+	uint32_t slot;		/* with the generation the name of its object */
+	uint64_t generation;
+	uint64_t quota;		/* bytes, absolute */
+	bool fresh;		/* not in the kernel yet */
+};
+
+int rules_lease_put(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* add, or raise in place */
+int rules_lease_end(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* -ENOENT: one was not there, none is ended */
+int rules_lease_forget(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* counters and objects */
+
+/* All of them, whatever is there; no table of ours is no error. */
+int rules_lease_end_all(struct rules *r) MUST_CHECK;
+int rules_lease_forget_all(struct rules *r) MUST_CHECK;
+
+/* Every packet that was amid the rules has left them (membarrier(2), an RCU grace period of the kernel: 5 ms, 20 at most here). */
+void rules_lease_grace(void);
+
+typedef void rules_lease_count_fn(void *ctx, const struct lease_key *key, uint64_t packets, uint64_t bytes);
+
+/* Passed by leases, ever. -ENOENT: there are no sets of ours. */
+int rules_lease_counts(struct rules *r, rules_lease_count_fn *each, void *ctx) MUST_CHECK;
+int rules_lease_count(struct rules *r, const struct rules_lease *l, uint64_t *ret_packets, uint64_t *ret_bytes) MUST_CHECK;
+/* What the quota saw, sent on to the queue included; never above the quota. */
+int rules_lease_used(struct rules *r, const struct rules_lease *l, uint64_t *ret_used) MUST_CHECK;
+
+/* Leases that the kernel told are used up since the last call, at most n; how many. Fed by rules_disturbed(). */
+size_t rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n);

@@ -1,0 +1,504 @@
+/* lease.c - see lease.h for the contract. */
+#include "lease.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+
+#include "judge_internal.h"
+
+static bool has_ports(uint8_t proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_DCCP || proto == IPPROTO_SCTP ||
+	       proto == IPPROTO_UDPLITE;
+}
+
+struct lease_hint lease_hint_of(const struct judge_packet *v)
+{
+	struct lease_hint h = { .pair = v->pair };
+
+	if (v->opener == OPENER_UNKNOWN || v->p.notes & PACKET_NO_PORTS || !has_ports(v->p.proto))
+		return h;
+	h.opener = v->opener;
+	h.proto = v->p.proto;
+	h.port = v->opener == OPENER_OUTSIDE ? v->p.sport : v->p.dport;
+	return h;
+}
+
+static bool same_bits(const struct policy_bits *a, const struct policy_bits *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+
+/* Whose addresses policy_match() is asked about. */
+struct ends {
+	const struct policy_src *src;
+	const struct policy_dst *dst;
+};
+
+/* Every class of the pair is judged by the same rules. */
+static bool all_alike(const struct policy *p, const struct ends *e)
+{
+	uint32_t exits = p->h->nexits + 1;
+	struct policy_bits first, bits;
+
+	policy_match(p, e->src, e->dst, 0, 0, &first);
+	for (uint32_t c = 1; c < p->h->nclasses; c++) {
+		policy_match(p, e->src, e->dst, c, c % exits, &bits);
+		if (!same_bits(&first, &bits))
+			return false;
+	}
+	return true;
+}
+
+/* By whatever device it leaves. */
+static bool service_alike(const struct policy *p, const struct ends *e, const struct lease_hint *h)
+{
+	struct policy_bits first, bits;
+
+	for (uint32_t x = 0; x <= p->h->nexits; x++) {
+		uint32_t c = policy_class_of(p, h->proto, true, h->port, h->opener, x);
+
+		policy_match(p, e->src, e->dst, c, x, &bits);
+		if (x == 0)
+			first = bits;
+		else if (!same_bits(&first, &bits))
+			return false;
+	}
+	return true;
+}
+
+static bool has_row_of_its_own(const uint8_t in[16])
+{
+	return memcmp(in, pair_gateway.b, 16) != 0 && memcmp(in, pair_unlisted.b, 16) != 0;
+}
+
+int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_key *ret)
+{
+	const struct pair_key *k = &j->area.pair[hint->pair].key;
+	const struct policy *p = j->policy;
+	struct lease_key key = { .out_family = k->out_family };
+	struct addr in, out = { { 0 } };
+	struct ends e;
+
+	if (!p || !table_is_full(&j->area.pairs, hint->pair) || k->class_uid == PAIR_CLASS_OVERFLOW ||
+	    !has_row_of_its_own(k->in) || (k->out_family == 6 && p->h->flags & POLICY_FINE6))
+		return -ENOENT;
+	memcpy(key.in, k->in, sizeof(key.in));
+	memcpy(key.out, k->out, sizeof(key.out));
+	in = addr_from_v6(k->in);
+	if (k->out_family == 4)
+		out = addr_from_v4(k->out);
+	else
+		memcpy(out.b, k->out, sizeof(k->out));
+	if (addr_is_v4(&in) != (k->out_family == 4))
+		return -ENOENT;
+	e.src = policy_src_of(p, &in);
+	e.dst = policy_dst_of(p, &out);
+	if (!all_alike(p, &e)) {
+		if (hint->opener == OPENER_UNKNOWN || !service_alike(p, &e, hint))
+			return -ENOENT;
+		key.port = hint->port;
+		key.proto = hint->proto;
+		key.opener = hint->opener;
+	}
+	*ret = key;
+	return 0;
+}
+
+static uint64_t hash_of(const struct area *a, const struct lease_key *key)
+{
+	return hash_bytes(&a->h->hash_key, key, sizeof(*key));
+}
+
+uint32_t lease_find(const struct area *a, const struct lease_key *key)
+{
+	return table_find(&a->leases, hash_of(a, key), (const struct table_key *)key);
+}
+
+/* ---- steps [Z5] ---- */
+
+/* Relaxed throughout: one thread writes; others read whole values under the account's lock, or for people. */
+static void put(uint64_t *to, uint64_t v)
+{
+	__atomic_store_n(to, v, __ATOMIC_RELAXED);
+}
+
+/* Absolute values: doing it twice does it once. */
+static void step_apply(struct area *a)
+{
+	const struct lease_step *s = &a->h->lease_step;
+	struct lease *l = &a->lease[s->lease];
+
+	if (s->share == l->nshares) {
+		struct pair_cold *c = &a->pair_cold[l->pair];
+
+		atomic_store_explicit(&c->leased_bytes, s->leased, memory_order_relaxed);
+		atomic_store_explicit(&c->leased_packets, s->outstanding, memory_order_relaxed);
+		atomic_store_explicit(&a->h->leased_bytes, s->all_bytes, memory_order_relaxed);
+		atomic_store_explicit(&a->h->leased_packets, s->all_packets, memory_order_relaxed);
+		put(&l->pair_settled, s->settled);
+		put(&l->pair_packets, s->granted);
+	} else {
+		struct lease_share *sh = &l->share[s->share];
+		struct account_cold *c = &a->account_cold[sh->account];
+
+		put(&c->outstanding, s->outstanding);
+		put(&c->leased, s->leased);
+		put(&sh->granted, s->granted);
+		put(&sh->settled, s->settled);
+	}
+}
+
+static void step(struct area *a, const struct lease_step *to)
+{
+	struct lease_step *s = &a->h->lease_step;
+
+	s->lease = to->lease;
+	s->share = to->share;
+	s->granted = to->granted;
+	s->settled = to->settled;
+	s->outstanding = to->outstanding;
+	s->leased = to->leased;
+	s->all_bytes = to->all_bytes;
+	s->all_packets = to->all_packets;
+	/* Release, both: read by the next process only, after this one is dead; the order matters to the compiler. */
+	atomic_store_explicit(&s->valid, 1, memory_order_release);
+	step_apply(a);
+	atomic_store_explicit(&s->valid, 0, memory_order_release);
+}
+
+static void step_share(struct judge *j, uint32_t slot, uint32_t i, struct mono now)
+{
+	struct area *a = &j->area;
+	struct lease *l = &a->lease[slot];
+	const struct lease_share *sh = &l->share[i];
+	const uint64_t grown = l->granted - sh->granted, passed = l->settled - sh->settled;
+	struct account *x = &a->account[sh->account];
+	struct account_cold *c = &a->account_cold[sh->account];
+
+	if (!grown && !passed)	/* grown may be negative: a grant taken back */
+		return;
+	account_lock(x);
+	step(a, &(struct lease_step){ .lease = slot, .share = i, .granted = l->granted, .settled = l->settled,
+				      .outstanding = c->outstanding + grown - passed, .leased = c->leased + passed });
+	if (now.ns)
+		ledger_refresh(j, sh->account, ledger_rule(j, sh->account), now);
+	account_unlock(x);
+}
+
+static void step_pair(struct area *a, uint32_t slot)
+{
+	struct lease *l = &a->lease[slot];
+	struct pair_cold *c = &a->pair_cold[l->pair];
+	const uint64_t bytes = l->settled - l->pair_settled, packets = l->packets - l->pair_packets;
+
+	if (!bytes && !packets)
+		return;
+	step(a, &(struct lease_step){
+		.lease = slot, .share = l->nshares, .settled = l->settled, .granted = l->packets,
+		.leased = atomic_load_explicit(&c->leased_bytes, memory_order_relaxed) + bytes,
+		.outstanding = atomic_load_explicit(&c->leased_packets, memory_order_relaxed) + packets,
+		.all_bytes = atomic_load_explicit(&a->h->leased_bytes, memory_order_relaxed) + bytes,
+		.all_packets = atomic_load_explicit(&a->h->leased_packets, memory_order_relaxed) + packets,
+	});
+}
+
+/* Whatever accounts and pair do not know yet. now 0: caps are left as they are. */
+static void catch_up(struct judge *j, uint32_t slot, struct mono now)
+{
+	for (uint32_t i = 0; i < j->area.lease[slot].nshares; i++)
+		step_share(j, slot, i, now);
+	step_pair(&j->area, slot);
+}
+
+/* ---- open, grant, settle, close ---- */
+
+static uint64_t headroom(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	uint64_t cap, spent;
+
+	account_lock(a);
+	ledger_refresh(j, slot, ledger_rule(j, slot), now);
+	cap = atomic_load_explicit(&a->cap, memory_order_relaxed);
+	spent = atomic_load_explicit(&a->spent, memory_order_relaxed);
+	if (now.ns < j->area.account_cold[slot].rest_until_ns)
+		cap = 0;
+	account_unlock(a);
+	return cap > spent ? cap - spent : 0;
+}
+
+/* [Z6] */
+static bool choose_payers(struct judge *j, const struct payers *p, struct mono now, struct lease *l)
+{
+	uint32_t from = p->n_contract, n = p->n_rule;
+
+	for (uint32_t i = 0; i < p->n_contract; i++)
+		if (headroom(j, p->account[i], now) >= (uint64_t)LEASE_MIN * LEASE_SHARE) {
+			from = i;
+			n = 1;
+			break;
+		}
+	if (n > LEASE_ACCOUNTS)
+		return false;
+	for (uint32_t i = 0; i < n; i++)
+		l->share[i].account = p->account[from + i];
+	l->nshares = n;
+	return true;
+}
+
+static void count_leases(struct area *a, const struct lease *l, int32_t by)
+{
+	a->pair_cold[l->pair].leases += (uint32_t)by;
+	for (uint32_t i = 0; i < l->nshares; i++)
+		a->account_cold[l->share[i].account].leases += (uint32_t)by;
+}
+
+int lease_open(struct judge *j, const struct lease_hint *hint, struct mono now, uint32_t *ret_slot)
+{
+	struct area *a = &j->area;
+	uint32_t version = atomic_load_explicit(&a->h->list_version, memory_order_relaxed), slot;
+	struct lease chosen = { .nshares = 0 }, *l;
+	struct lease_key key;
+	struct payers p;
+	int r = lease_key_of(j, hint, &key);
+
+	if (r < 0)
+		return r;
+	if (!payers_known(a, hint->pair, version, &p) || !choose_payers(j, &p, now, &chosen))
+		return -ENOENT;
+	r = table_insert(&a->leases, hash_of(a, &key), (const struct table_key *)&key, &slot);
+	if (r < 0)
+		return r;
+	l = &a->lease[slot];
+	l->generation = ++a->h->lease_generation;
+	l->pair = hint->pair;
+	memcpy(l->share, chosen.share, sizeof(l->share));
+	l->nshares = chosen.nshares;
+	/* Release: the record before what makes it count. */
+	__atomic_store_n(&l->state, LEASE_OPEN, __ATOMIC_RELEASE);
+	count_leases(a, l, 1);
+	*ret_slot = slot;
+	return 0;
+}
+
+uint64_t lease_grant(struct judge *j, uint32_t slot, uint64_t rate, struct mono now, uint32_t *ret_short)
+{
+	struct lease *l = &j->area.lease[slot];
+	const uint64_t have = l->granted - l->settled, want = MIN_OF(rate, UINT64_MAX / LEASE_S) * LEASE_S;
+	uint64_t grant = want > have ? want - have : 0;
+	uint32_t tightest = TABLE_NONE;
+
+	for (uint32_t i = 0; i < l->nshares; i++) {
+		const uint64_t share = headroom(j, l->share[i].account, now) / LEASE_SHARE;
+
+		if (share >= grant)
+			continue;
+		grant = share;
+		tightest = l->share[i].account;
+	}
+	*ret_short = tightest;
+	if (grant < LEASE_MIN || (tightest != TABLE_NONE && grant < rate / 1000 * LEASE_LEAST_MS))
+		return 0;
+	put(&l->granted, l->granted + grant);
+	catch_up(j, slot, now);
+	return grant;
+}
+
+bool lease_stands(struct judge *j, uint32_t slot, uint64_t grant, struct mono now)
+{
+	struct lease *l = &j->area.lease[slot];
+	bool stands = true;
+
+	for (uint32_t i = 0; i < l->nshares && stands; i++) {
+		struct account *a = &j->area.account[l->share[i].account];
+
+		account_lock(a);
+		ledger_refresh(j, l->share[i].account, ledger_rule(j, l->share[i].account), now);
+		stands = atomic_load_explicit(&a->spent, memory_order_relaxed) <=
+			 atomic_load_explicit(&a->cap, memory_order_relaxed);
+		account_unlock(a);
+	}
+	if (stands)
+		return true;
+	put(&l->granted, l->granted - grant);
+	catch_up(j, slot, now);
+	return false;
+}
+
+uint64_t lease_settle(struct judge *j, uint32_t slot, uint64_t bytes, uint64_t packets, struct mono now)
+{
+	struct lease *l = &j->area.lease[slot];
+	uint64_t beyond = 0;
+
+	if (bytes <= l->settled)
+		return 0;
+	if (bytes > l->granted) {
+		beyond = bytes - l->granted;
+		put(&l->granted, bytes);
+	}
+	put(&l->packets, packets);
+	put(&l->settled, bytes);
+	catch_up(j, slot, now);
+	return beyond;
+}
+
+void lease_close(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct lease *l = &j->area.lease[slot];
+
+	put(&l->granted, l->settled);
+	catch_up(j, slot, now);
+}
+
+uint64_t lease_lost(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct lease *l = &j->area.lease[slot];
+	const uint64_t assumed = l->granted - l->settled;
+
+	put(&l->settled, l->granted);
+	catch_up(j, slot, now);
+	return assumed;
+}
+
+void lease_free(struct judge *j, uint32_t slot)
+{
+	struct area *a = &j->area;
+	struct lease *l = &a->lease[slot];
+
+	/* Release: a kill after it finds nothing that counts. */
+	__atomic_store_n(&l->state, LEASE_NONE, __ATOMIC_RELEASE);
+	count_leases(a, l, -1);
+	if (table_retire(&a->leases, slot))
+		table_release(&a->leases, slot);
+}
+
+/* ---- for who manages them ---- */
+
+static bool pays_no_more(struct judge *j, uint32_t account, struct mono now)
+{
+	struct account *a = &j->area.account[account];
+
+	if (atomic_load_explicit(&a->state, memory_order_relaxed) & ACCOUNT_BLOCKED)
+		return true;
+	account_lock(a);
+	ledger_refresh(j, account, ledger_rule(j, account), now);
+	account_unlock(a);
+	return atomic_load_explicit(&a->cap, memory_order_relaxed) <
+	       atomic_load_explicit(&a->spent, memory_order_relaxed) + 1;
+}
+
+bool lease_is_spent(struct judge *j, uint32_t slot, struct mono now)
+{
+	const struct lease *l = &j->area.lease[slot];
+
+	for (uint32_t i = 0; i < l->nshares; i++)
+		if (pays_no_more(j, l->share[i].account, now))
+			return true;
+	return false;
+}
+
+bool lease_pays(const struct area *a, uint32_t slot, uint32_t account)
+{
+	const struct lease *l = &a->lease[slot];
+
+	for (uint32_t i = 0; i < l->nshares; i++)
+		if (l->share[i].account == account)
+			return true;
+	return false;
+}
+
+void lease_rest(struct judge *j, uint32_t account, struct mono now)
+{
+	account_lock(&j->area.account[account]);
+	j->area.account_cold[account].rest_until_ns = mono_add_s(now, LEASE_REST_S).ns;
+	account_unlock(&j->area.account[account]);
+}
+
+/* ---- after a kill ---- */
+
+static void nothing_owed(void *ctx, uint32_t slot)
+{
+	(void)ctx;	/* only what lease_free() has closed is retired */
+	(void)slot;
+}
+
+void lease_recover(struct judge *j)
+{
+	struct area *a = &j->area;
+	static const struct mono no_time;
+
+	if (atomic_load_explicit(&a->h->lease_step.valid, memory_order_relaxed))
+		step_apply(a);
+	atomic_store_explicit(&a->h->lease_step.valid, 0, memory_order_relaxed);
+	table_recover(&a->leases, nothing_owed, NULL);
+	for (uint32_t i = 0; i < a->h->accounts; i++)
+		if (table_is_full(&a->accounts, i))
+			a->account_cold[i].leases = 0;
+	for (uint32_t i = 0; i < a->h->pairs; i++)
+		if (table_is_full(&a->pairs, i))
+			a->pair_cold[i].leases = 0;
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++) {
+		if (!table_is_full(&a->leases, i))
+			continue;
+		if (a->lease[i].state == LEASE_OPEN) {
+			count_leases(a, &a->lease[i], 1);
+			catch_up(j, i, no_time);
+		} else if (table_retire(&a->leases, i)) {
+			table_release(&a->leases, i);
+		}
+	}
+}
+
+/* What the account has of all leases, against what they say. */
+static int check_account(const struct area *a, uint32_t account, const char **ret_why)
+{
+	const struct account_cold *c = &a->account_cold[account];
+	uint64_t out = 0;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < LEASE_SLOTS && (c->leases || i == 0); i++) {
+		const struct lease *l = &a->lease[i];
+
+		if (!table_is_full(&a->leases, i) || l->state != LEASE_OPEN)
+			continue;
+		for (uint32_t k = 0; k < l->nshares; k++)
+			if (l->share[k].account == account) {
+				out += l->share[k].granted - l->share[k].settled;
+				n++;
+			}
+	}
+	if (out != c->outstanding || n != c->leases) {
+		*ret_why = "account: what is out on lease is not what its leases say";
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int check_lease(const struct area *a, uint32_t slot, const char **ret_why)
+{
+	const struct lease *l = &a->lease[slot];
+
+	*ret_why = "lease: it names what is not there";
+	if (l->nshares > LEASE_ACCOUNTS || l->pair >= a->h->pairs || !table_is_full(&a->pairs, l->pair))
+		return -EINVAL;
+	for (uint32_t i = 0; i < l->nshares; i++)
+		if (l->share[i].account >= a->h->accounts || !table_is_full(&a->accounts, l->share[i].account))
+			return -EINVAL;
+	*ret_why = "lease: more passed than was granted";
+	return l->settled > l->granted ? -EINVAL : 0;
+}
+
+int lease_check(const struct area *a, const char **ret_why)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < LEASE_SLOTS; i++)
+		if (table_is_full(&a->leases, i) && a->lease[i].state == LEASE_OPEN)
+			r = check_lease(a, i, ret_why);
+	for (uint32_t i = 0; r == 0 && i < a->h->accounts; i++)
+		if (table_is_full(&a->accounts, i) && (a->account_cold[i].leases || a->account_cold[i].outstanding))
+			r = check_account(a, i, ret_why);
+	return r;
+}
