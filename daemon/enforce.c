@@ -10,7 +10,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <urcu-qsbr.h>
 
 #include "clock.h"
 #include "engine.h"
@@ -193,10 +192,11 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 	}
 	leases_end_all(e);	/* they spend by the old one's accounts; none is granted until the new one is in force */
 	blocked_forget(e);
-	rcu_assign_pointer(e->policy, p);
+	/* Release: pairs with rcu_dereference() in worker.c. */
+	__atomic_store_n(&e->policy, p, __ATOMIC_RELEASE);
 	e->judge.policy = &p->view;
 	e->judge.policy_no = p->no;
-	urcu_qsbr_synchronize_rcu();	/* [E2] no worker judges by the old one any more */
+	worker_grace();	/* [E2] no worker judges by the old one any more */
 	judge_policy_changed(&e->judge, clock_mono());
 	memcpy(e->area.h->policy_sum, p->view.h->sum, sizeof(e->area.h->policy_sum));
 	atomic_store_explicit(&e->area.h->policy_version, version, memory_order_release);
@@ -362,7 +362,7 @@ void enforce_health(struct engine *e, struct mono now)
 	read_worries(e);
 	n = judge_evict_retire(&e->judge, now);
 	if (n) {
-		urcu_qsbr_synchronize_rcu();
+		worker_grace();
 		judge_evict_release(&e->judge);
 	}
 }

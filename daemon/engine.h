@@ -87,6 +87,7 @@ int engine_main(void);
 
 /* worker.c */
 void *worker_run(void *arg);
+void worker_grace(void);	/* main thread: every worker has ended the batch it was in */
 /* Before any worker runs: answers what the dead engine left in the slots. */
 void worker_recover(struct engine *e, unsigned index);
 

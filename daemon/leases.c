@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <urcu-qsbr.h>
 
 #include "clock.h"
 #include "engine.h"
@@ -287,7 +286,7 @@ static void raise_all(struct engine *e)
 		if (!grant[i] && account != TABLE_NONE && is_lent_out(e, account))
 			near_end[nnear++] = account;
 	}
-	urcu_qsbr_synchronize_rcu();
+	worker_grace();
 	now = clock_mono();
 	for (unsigned i = 0; i < s->nwant; i++) {
 		const uint32_t slot = s->want[i];

@@ -1,4 +1,4 @@
-/* leases.h - who gets a lease (lib/lease.h), and when it ends: the engine's main thread between the workers' hints and the kernel.
+/* leases.h - who gets a lease (lib/lender.h), and when it ends: the engine's main thread between the workers' hints and the kernel.
  *
  * [M1] Asked for   a worker hints at a pair each time that it passed another 64 KiB packet by packet; the kernel tells when a lease is
  *                  used up. Nothing is polled for a grant; once a second what passed is settled and the large are topped up.
@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 #include "judge.h"
-#include "lease.h"
+#include "lender.h"
 
 #define LEASES_RING   256			/* a worker's, a power of two */
 #define LEASE_HOLD_NS (20 * NS_PER_MS)

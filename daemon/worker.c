@@ -194,6 +194,11 @@ static void turn(struct engine_worker *w, struct batch *b)
 	urcu_qsbr_quiescent_state();
 }
 
+void worker_grace(void)
+{
+	urcu_qsbr_synchronize_rcu();
+}
+
 void *worker_run(void *arg)
 {
 	struct engine_worker *w = arg;

@@ -1,11 +1,11 @@
 /* account.h - the byte credit of one (rule or contract, subject): DESIGN "one idea".
  *
- * `spent` is every byte ever charged packet by packet; it may reach `cap`. What the kernel passed on leases (lease.h) is apart,
+ * `spent` is every byte ever charged packet by packet; it may reach `cap`. What the kernel passed on leases (lender.h) is apart,
  * `leased`, so that one thread alone moves it and a kill can be mended: total = spent + leased. cap follows from the rings and the
  * leases:
  *     cap = min over windows (start of the window's oldest bucket + limit), or a grant by hand if that is higher,
  *           less leased, less outstanding
- * and a charge is one compare-and-swap on `spent`. But for a grant of a lease (lease.h [Z2]) a stale cap is only ever too low.
+ * and a charge is one compare-and-swap on `spent`. But for a grant of a lease (lender.h [Z2]) a stale cap is only ever too low.
  *
  * [A1] Exact      spent never passes cap by account_charge, whatever the number of threads.
  * [A2] Never late see window.h [W1]; bytes out on lease (`outstanding`) are in no bucket and do not age.
@@ -66,7 +66,7 @@ _Static_assert(sizeof(struct account_key) == sizeof(struct table_key), "the tabl
 
 struct account_cold {
 	struct window_rings rings;
-	/* lease.c alone, under the lock; others read them whole. */
+	/* lender.c alone, under the lock; others read them whole. */
 	uint64_t outstanding;		/* out on lease: neither known to have passed nor returned */
 	uint64_t leased;		/* known to have passed on leases, ever */
 	uint32_t leases;		/* that name this account: it is not evicted meanwhile */

@@ -229,6 +229,48 @@ static int check_pair(const struct area *a, uint32_t slot, const char **ret_why)
 	return 0;
 }
 
+static int check_lease(const struct area *a, uint32_t slot, const char **ret_why)
+{
+	const struct lease *l = &a->lease[slot];
+
+	*ret_why = "lease: it names what is not there";
+	if (l->nshares > LEASE_ACCOUNTS || l->pair >= a->h->pairs || !table_is_full(&a->pairs, l->pair))
+		return -EINVAL;
+	for (uint32_t i = 0; i < l->nshares; i++)
+		if (l->share[i].account >= a->h->accounts || !table_is_full(&a->accounts, l->share[i].account))
+			return -EINVAL;
+	*ret_why = "lease: more passed than was granted";
+	return l->settled > l->granted ? -EINVAL : 0;
+}
+
+/* What the accounts have out on lease is what the leases say, in all. */
+static int check_leases(const struct area *a, const char **ret_why)
+{
+	uint64_t out = 0, leases = 0;
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < LEASE_SLOTS; i++) {
+		const struct lease *l = &a->lease[i];
+
+		if (!table_is_full(&a->leases, i) || l->state != LEASE_OPEN)
+			continue;
+		r = check_lease(a, i, ret_why);
+		leases += l->nshares;
+		for (uint32_t k = 0; r == 0 && k < l->nshares; k++)
+			out += l->share[k].granted - l->share[k].settled;
+	}
+	for (uint32_t i = 0; i < a->h->accounts; i++)
+		if (table_is_full(&a->accounts, i)) {
+			out -= a->account_cold[i].outstanding;
+			leases -= a->account_cold[i].leases;
+		}
+	if (r == 0 && (out || leases)) {
+		*ret_why = "accounts: what is out on lease is not what the leases say";
+		r = -EINVAL;
+	}
+	return r;
+}
+
 int area_check(const struct area *a, const char **ret_why)
 {
 	int r = table_check(&a->pairs, hash_of_key, (void *)a, ret_why);
@@ -243,5 +285,5 @@ int area_check(const struct area *a, const char **ret_why)
 	for (uint32_t i = 0; r == 0 && i < a->h->accounts; i++)
 		if (table_is_full(&a->accounts, i))
 			r = account_check(&a->account[i], &a->account_cold[i], ret_why);
-	return r == 0 ? lease_check(a, ret_why) : r;
+	return r == 0 ? check_leases(a, ret_why) : r;
 }

@@ -264,7 +264,7 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	return true;
 }
 
-/* Its credit is out on lease and comes back within HOLD_NS (lease.h): rather wait than refuse. Once in a while only, or a
+/* Its credit is out on lease and comes back within HOLD_NS (daemon/leases.h): rather wait than refuse. Once in a while only, or a
  * lease that does not come back would hold every packet. */
 static bool waits(struct account_cold *c, struct mono now)
 {

@@ -47,7 +47,7 @@ struct pair_cold {
 	_Atomic uint32_t last_tick;	/* set by slow paths and the sweep */
 	_Atomic uint64_t refused, refused_packets;
 	_Atomic uint64_t folded_bytes, folded_packets, folded_refused;	/* overflow record: of evicted pairs; the evictor alone writes */
-	_Atomic uint64_t leased_bytes, leased_packets;	/* passed on leases (lease.h), which alone writes them */
+	_Atomic uint64_t leased_bytes, leased_packets;	/* passed on leases; lender.c alone writes them */
 	_Atomic uint64_t unseen;	/* bytes that the kernel counted past us (keep table), monotone as the area's totals */
 	uint64_t unseen_base;
 	uint64_t first_ns;

@@ -21,8 +21,11 @@ pair_bytes() { ctl --json why 10.20.0.15 "$1" | jq '[.pairs[].bytes] | add'; }
 sum() { ctl --json why 10.20.0.15 "$1" | jq '[.. | objects | select(.sum_bytes? != null) | .sum_bytes] | max'; }
 reaches() { in_ns "$1" ping -nqc 1 -W 1 "$2" >/dev/null; }
 
-# send DST COUNT: as many datagrams of 1000 bytes
-send() { in_ns sakura1 "$flood" send 10.20.0.15 "$1" 7000 1 972 2000 "$2" >/dev/null; }
+# send DST COUNT: as many datagrams of 1000 bytes; what passed on a lease is settled within the second
+send() {
+	in_ns sakura1 "$flood" send 10.20.0.15 "$1" 7000 1 972 2000 "$2" >/dev/null
+	sleep 1.2
+}
 dead() { # supervisor and both children
 	local all
 	all="$(lab_pid egressd) $(pgrep -P "$(lab_pid egressd)" | tr '\n' ' ')"

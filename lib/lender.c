@@ -1,5 +1,5 @@
-/* lease.c - see lease.h for the contract. */
-#include "lease.h"
+/* lender.c - see lender.h for the contract. */
+#include "lender.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -449,56 +449,4 @@ void lease_recover(struct judge *j)
 			table_release(&a->leases, i);
 		}
 	}
-}
-
-/* What the account has of all leases, against what they say. */
-static int check_account(const struct area *a, uint32_t account, const char **ret_why)
-{
-	const struct account_cold *c = &a->account_cold[account];
-	uint64_t out = 0;
-	uint32_t n = 0;
-
-	for (uint32_t i = 0; i < LEASE_SLOTS && (c->leases || i == 0); i++) {
-		const struct lease *l = &a->lease[i];
-
-		if (!table_is_full(&a->leases, i) || l->state != LEASE_OPEN)
-			continue;
-		for (uint32_t k = 0; k < l->nshares; k++)
-			if (l->share[k].account == account) {
-				out += l->share[k].granted - l->share[k].settled;
-				n++;
-			}
-	}
-	if (out != c->outstanding || n != c->leases) {
-		*ret_why = "account: what is out on lease is not what its leases say";
-		return -EINVAL;
-	}
-	return 0;
-}
-
-static int check_lease(const struct area *a, uint32_t slot, const char **ret_why)
-{
-	const struct lease *l = &a->lease[slot];
-
-	*ret_why = "lease: it names what is not there";
-	if (l->nshares > LEASE_ACCOUNTS || l->pair >= a->h->pairs || !table_is_full(&a->pairs, l->pair))
-		return -EINVAL;
-	for (uint32_t i = 0; i < l->nshares; i++)
-		if (l->share[i].account >= a->h->accounts || !table_is_full(&a->accounts, l->share[i].account))
-			return -EINVAL;
-	*ret_why = "lease: more passed than was granted";
-	return l->settled > l->granted ? -EINVAL : 0;
-}
-
-int lease_check(const struct area *a, const char **ret_why)
-{
-	int r = 0;
-
-	for (uint32_t i = 0; r == 0 && i < LEASE_SLOTS; i++)
-		if (table_is_full(&a->leases, i) && a->lease[i].state == LEASE_OPEN)
-			r = check_lease(a, i, ret_why);
-	for (uint32_t i = 0; r == 0 && i < a->h->accounts; i++)
-		if (table_is_full(&a->accounts, i) && (a->account_cold[i].leases || a->account_cold[i].outstanding))
-			r = check_account(a, i, ret_why);
-	return r;
 }

@@ -1,0 +1,75 @@
+/* lender.h - byte credit handed to the kernel: a busy pair's packets pass without being queued until the credit is used up.
+ *
+ * All numbers of a lease (lease.h) only grow:
+ *     granted    credit ever charged to its accounts for it; the kernel passes no more
+ *     settled    bytes that the kernel is known to have passed
+ *     outstanding of an account = the sum of granted - settled over the leases that name it
+ * Between a grant and the kernel's raise lies the caller's grace period: who read an older cap has charged by it or not, and
+ * lease_stands() looks again.
+ *
+ * [Z1] Charged first   the kernel never has more than `granted`, and granted is charged to every account before it is told.
+ * [Z2] Never past      total + outstanding of an account that enforces is never granted above its cap, on any number of threads, if
+ *                      lease_stands() is asked after every worker ended its batch and before the kernel is told.
+ * [Z3] Size            at most 1/LEASE_SHARE of the tightest account's headroom, at most LEASE_S seconds of the pair's rate (what it
+ *                      still has included), never below LEASE_MIN nor what lasts LEASE_LEAST_MS; nothing for LEASE_REST_S from an account that ran short, so that
+ *                      the end of a budget is judged packet by packet.
+ * [Z4] Nothing lost    after lease_close() all that was not settled is returned: passed + outstanding = charged at every step
+ *                      (area_check() looks).
+ * [Z5] Crash           a kill after any instruction: lease_recover() leaves every account as if the step was done or not begun. One
+ *                      thread alone changes leases and what accounts have of them, so a step is absolute values behind one flag.
+ * [Z6] One payer       a pair with contracts is leased from the first of them that has room, and nothing else is charged; without, from
+ *                      all its rules. As a packet would have been.
+ * Threads  all of it one thread (the engine's main thread), beside any number of workers.
+ * Not leased  overflow records, the pseudo-hosts gateway and unlisted (many sources), pairs with more than LEASE_ACCOUNTS accounts,
+ *             pairs whose rules depend on the device they leave by, and IPv6 pairs where a rule tells addresses of one /64 apart.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "judge.h"
+#include "lease.h"
+
+/* Worth a lease? From a packet just judged; LEASE_SHIFT says when to ask. */
+struct lease_hint {
+	uint32_t pair;
+	uint16_t port;
+	uint8_t proto, opener;		/* opener 0: port and opener are not known */
+};
+
+struct lease_hint lease_hint_of(const struct judge_packet *v);
+
+/* The lease that says the hint's packet, or none. */
+int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_key *ret) MUST_CHECK;
+uint32_t lease_find(const struct area *a, const struct lease_key *key);	/* slot, TABLE_NONE */
+
+/* A new lease without credit. -ENOENT: cannot be leased, or not now (see above; its list of accounts is not known; no contract
+ * has room); -ENOSPC: table full; -EEXIST. */
+int lease_open(struct judge *j, const struct lease_hint *hint, struct mono now, uint32_t *ret_slot) MUST_CHECK;
+
+/* Charge as much as [Z3] allows a pair of `rate` bytes a second. Returns the grant, 0: too little, and then *ret_short is the account
+ * whose budget is near its end, TABLE_NONE when the pair has enough. */
+uint64_t lease_grant(struct judge *j, uint32_t slot, uint64_t rate, struct mono now, uint32_t *ret_short);
+/* After the grace period: true, the last grant of `grant` stands; false: it has been taken back. */
+bool lease_stands(struct judge *j, uint32_t slot, uint64_t grant, struct mono now);
+
+/* The kernel's counters of it, ever: never falling. Above granted (somebody raised the quota): returns by how much; charged in full. */
+uint64_t lease_settle(struct judge *j, uint32_t slot, uint64_t bytes, uint64_t packets, struct mono now);
+
+/* The kernel passes nothing on it any more and what it passed is settled: the rest is returned. */
+void lease_close(struct judge *j, uint32_t slot, struct mono now);
+/* The kernel's object is gone, and with it the count: all that was granted counts as passed. Returns bytes assumed. */
+uint64_t lease_lost(struct judge *j, uint32_t slot, struct mono now);
+/* Closed or lost: forget it; its generation is never used again. */
+void lease_free(struct judge *j, uint32_t slot);
+
+/* Should not go on: an account is blocked, has nothing left, or its decision or contract is over. */
+bool lease_is_spent(struct judge *j, uint32_t slot, struct mono now);
+bool lease_pays(const struct area *a, uint32_t slot, uint32_t account);
+
+/* The account ran short of credit that was out on lease: no grant from it for LEASE_REST_S. */
+void lease_rest(struct judge *j, uint32_t account, struct mono now);
+
+/* A new engine, alone in the area, after judge_recover(). */
+void lease_recover(struct judge *j);
