@@ -230,7 +230,7 @@ static void entry_rules(struct nft_batch *b, const struct rules_spec *s, const s
 
 static void exit_rules(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m)
 {
-	const uint32_t seen[] = { m->judged, m->leased };
+	const uint32_t seen[] = { m->leased, m->judged };	/* a judged packet has cost far more than one comparison */
 	struct nft_rule r;
 
 	for (size_t i = 0; i < ARRAY_SIZE(seen); i++) {

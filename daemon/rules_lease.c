@@ -116,17 +116,13 @@ void rules_lease_sets(struct nft_batch *b, const char *table)
 	}
 }
 
-/* Only egress that is neither judged nor leased. */
-static struct nft_rule begin(const char *table, unsigned form, const struct rules_marks *m)
+/* The mark is not asked: what has an element is egress by its addresses alone, and nobody has judged it yet. */
+static struct nft_rule begin(const char *table, unsigned form)
 {
 	struct nft_rule r = nft_rule(table, CHAIN_LEASE);
-	const uint32_t zero = 0;
 
 	nft_meta(&r, NFT_META_NFPROTO, NFT_REG32_00);
 	nft_cmp_u8(&r, NFT_REG32_00, is_v6(form) ? NFPROTO_IPV6 : NFPROTO_IPV4);
-	nft_meta(&r, NFT_META_MARK, NFT_REG32_00);
-	nft_bitwise(&r, NFT_REG32_00, &m->mask, &zero, sizeof(zero));
-	nft_cmp_u32(&r, NFT_REG32_00, 0);
 	return r;
 }
 
@@ -156,7 +152,7 @@ static void finish(struct nft_rule *r, struct nft_batch *b, unsigned form, const
 
 static void service_rule(struct nft_batch *b, const char *table, unsigned form, uint8_t direction, const struct rules_marks *m)
 {
-	struct nft_rule r = begin(table, form, m);
+	struct nft_rule r = begin(table, form);
 	const uint32_t rest = NFT_REG32_00 + (is_v6(form) ? 8 : 2);
 
 	nft_ct(&r, NFT_CT_DIRECTION, rest + 2);
@@ -170,7 +166,7 @@ static void service_rule(struct nft_batch *b, const char *table, unsigned form, 
 void rules_lease_fill(struct nft_batch *b, const char *table, bool ct, const struct rules_marks *m)
 {
 	for (unsigned form = PAIR4; form <= PAIR6; form++) {
-		struct nft_rule r = begin(table, form, m);
+		struct nft_rule r = begin(table, form);
 
 		addresses(&r, is_v6(form));
 		finish(&r, b, form, m);

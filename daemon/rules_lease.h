@@ -1,6 +1,6 @@
 /* rules_lease.h - leases in the kernel: chain `lease` of table egressd, its maps from pairs to quotas, and what passed by each.
  *
- *	lease (postrouting -160)   not judged yet, the pair's quota lets it pass   -> counted by pair, LEASED
+ *	lease (postrouting -160)   the pair has an element whose quota lets it pass   -> counted by pair, LEASED
  *	                           where services are told apart: the same by (pair, protocol, accepting port, direction)
  *
  * Two lookups a packet: the map's quota object decides, and only then the element in the set beside it counts, in one rule. So

@@ -95,6 +95,8 @@ int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_ke
 		return -ENOENT;
 	e.src = policy_src_of(p, &in);
 	e.dst = policy_dst_of(p, &out);
+	if (e.dst->flags & DST_INSIDE && !(e.dst->flags & DST_EXIT))
+		return -ENOENT;	/* egress by some devices only: the kernel's lookup does not ask by which */
 	if (!all_alike(p, &e)) {
 		if (hint->opener == OPENER_UNKNOWN || !service_alike(p, &e, hint))
 			return -ENOENT;

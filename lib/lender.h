@@ -21,7 +21,7 @@
  *                      all its rules. As a packet would have been.
  * Threads  all of it one thread (the engine's main thread), beside any number of workers.
  * Not leased  overflow records, the pseudo-hosts gateway and unlisted (many sources), pairs with more than LEASE_ACCOUNTS accounts,
- *             pairs whose rules depend on the device they leave by, and IPv6 pairs where a rule tells addresses of one /64 apart.
+ *             pairs that are egress, or whose rules differ, by the device they leave by, and IPv6 pairs where a rule tells addresses of one /64 apart.
  */
 #pragma once
 
