@@ -19,7 +19,7 @@
 struct live {			/* of an open lease: what a restart need not know */
 	uint64_t sent_on;	/* of what the quota saw: to the queue, no credit was spent on it */
 	uint64_t rate;		/* bytes a second */
-	uint64_t mark_ns, mark_bytes;	/* rate is measured from */
+	uint64_t mark_ns, mark_bytes;	/* rate is measured from: the pair's bytes then, those in the queue included */
 	uint64_t stale_ns;	/* since when more is out than STALE_S of its rate; 0: it is not */
 	bool fresh;		/* not in the kernel yet */
 	bool depleted;		/* since its last raise: sent_on is to be read again */
@@ -298,8 +298,6 @@ static void raise_all(struct engine *e)
 			count(s->live[slot].fresh ? &e->area.h->lease_grants : &e->area.h->lease_raises, 1);
 		if (granted || (s->live[slot].depleted && l->granted - l->settled >= LEASE_MIN)) {
 			s->granted++;
-			s->live[slot].mark_ns = now.ns;
-			s->live[slot].mark_bytes = l->settled;
 			v[n++] = in_kernel(e, slot);
 		} else if (s->live[slot].fresh) {
 			forget(e, slot);
@@ -353,6 +351,21 @@ static uint64_t rate_over(uint64_t bytes, uint64_t ns)
 	return (uint64_t)((double)bytes * (double)NS_PER_S / (double)MAX_OF(ns, SHORTEST_NS));
 }
 
+/* What the pair passes, by lease or not. */
+static void measure(struct engine *e, uint32_t slot, struct mono now)
+{
+	const struct lease *l = &e->area.lease[slot];
+	struct live *v = &e->leases->live[slot];
+	const uint64_t passed = l->settled + atomic_load_explicit(&e->area.pair[l->pair].bytes, memory_order_relaxed);
+	const uint64_t rate = rate_over(passed - v->mark_bytes, now.ns - v->mark_ns);
+
+	if (now.ns - v->mark_ns < SHORTEST_NS)
+		return;
+	v->rate = rate > v->rate ? rate : (rate + v->rate) / 2;	/* up at once, down by and by */
+	v->mark_ns = now.ns;
+	v->mark_bytes = passed;
+}
+
 static void refill(struct engine *e, uint32_t slot, struct mono now)
 {
 	struct live *v = &e->leases->live[slot];
@@ -361,7 +374,8 @@ static void refill(struct engine *e, uint32_t slot, struct mono now)
 		return;
 	v->depleted = true;
 	read_sent_on(e, slot, now);
-	want(e, slot, MAX_OF(v->rate, rate_over(e->area.lease[slot].settled - v->mark_bytes, now.ns - v->mark_ns)));
+	measure(e, slot, now);
+	want(e, slot, v->rate);
 }
 
 static void hinted(struct engine *e, const struct lease_hint *h, struct mono now)
@@ -385,7 +399,7 @@ static void hinted(struct engine *e, const struct lease_hint *h, struct mono now
 	c->hint_bytes = bytes;
 	if (rate < LEASE_MIN / LEASE_S || lease_open(&e->judge, h, now, &slot) < 0)
 		return;
-	e->leases->live[slot] = (struct live){ .fresh = true, .mark_ns = now.ns };
+	e->leases->live[slot] = (struct live){ .fresh = true, .mark_ns = now.ns, .mark_bytes = bytes };
 	want(e, slot, rate);
 }
 
@@ -459,9 +473,7 @@ static bool look_at(struct engine *e, uint32_t slot, struct mono now)
 
 	if (lease_is_spent(&e->judge, slot, now))
 		return true;
-	v->rate = rate_over(l->settled - v->mark_bytes, now.ns - v->mark_ns);
-	v->mark_ns = now.ns;
-	v->mark_bytes = l->settled;
+	measure(e, slot, now);
 	if (v->depleted) {
 		v->depleted = false;
 		read_sent_on(e, slot, now);
