@@ -29,7 +29,7 @@ side() { # loop|egressd WORK
 		  - {name: pair, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: 100GB, 24h: 1TB}, action: block}
 		  - {name: host, from: 10.20.0.0/24, to: outside, per: host, limit: {1h: 500GB}, action: block}
 		END
-		lab_egressd_start "$LAB_DIR/policy.yaml" || exit 1
+		lab_egressd_start "$LAB_DIR/policy.yaml" leases=off || exit 1
 	else
 		mkfifo "$LAB_DIR/in"
 		exec 6<>"$LAB_DIR/in"

@@ -1,0 +1,260 @@
+/* test_lender.c - leases against the words of lender.h: what is charged, how much, to whom; what a kill in between leaves. */
+#include <errno.h>
+
+#include "credit_world.h"
+#include "judge_internal.h"
+#include "lender.h"
+
+#define PAIR_RULE  "rules:\n  - {name: pair, from: 10.0.0.0/8, to: outside, per: pair, limit: {1h: 100MB}, action: block}\n"
+#define HOST_RULE  "  - {name: host, from: 10.0.0.0/8, to: outside, per: host, limit: {1h: 60MB}, action: block}\n"
+#define MB	   1000000ULL
+
+static const char server[] = "10.20.0.15", outside[] = "203.0.113.9";
+
+static struct lease_hint hint_of(uint16_t port)
+{
+	struct lease_hint h = { .pair = TABLE_NONE, .port = port, .proto = 6, .opener = port ? OPENER_INSIDE : OPENER_UNKNOWN };
+
+	for (uint32_t i = 0; i < w.j.area.h->pairs && h.pair == TABLE_NONE; i++)
+		if (table_is_full(&w.j.area.pairs, i))
+			h.pair = i;
+	assert_int_not_equal(h.pair, TABLE_NONE);
+	return h;
+}
+
+static uint32_t opened(uint16_t port)
+{
+	const struct lease_hint h = hint_of(port);
+	uint32_t slot = TABLE_NONE;
+
+	assert_int_equal(lease_open(&w.j, &h, w.now, &slot), 0);
+	return slot;
+}
+
+static uint64_t all_outstanding(void)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < w.j.area.h->accounts; i++)
+		n += w.j.area.account_cold[i].outstanding;
+	return n;
+}
+
+static uint64_t total_of(const char *rule)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < w.j.area.h->accounts; i++) {
+		const int r = policy_rule_by_uid(&w.policy, w.j.area.account[i].key.rule);
+
+		if (table_is_full(&w.j.area.accounts, i) && r >= 0 &&
+		    strcmp(policy_string(&w.policy, w.policy.rule[r].name), rule) == 0)
+			n += account_total(&w.j.area.account[i], &w.j.area.account_cold[i]);
+	}
+	return n;
+}
+
+static const struct how plain = { 0 };
+
+static void size_of_a_grant(void **state)
+{
+	struct lease *l;
+	uint32_t slot, near = 0;
+	uint64_t g;
+
+	(void)state;
+	world(PAIR_RULE HOST_RULE);
+	assert_true(send_as(server, outside, 1000, plain));
+	slot = opened(0);
+	l = &w.j.area.lease[slot];
+	assert_int_equal(l->nshares, 2);
+	assert_int_equal(lease_grant(&w.j, slot, 13000, w.now, &near), 0);	/* 65,000 bytes in five seconds: below LEASE_MIN */
+	assert_int_equal(near, TABLE_NONE);
+	assert_int_equal(lease_grant(&w.j, slot, 100000, w.now, &near), 500000);	/* five seconds of it */
+	assert_true(lease_stands(&w.j, slot, 500000, w.now));
+	assert_int_equal(all_outstanding(), 2 * 500000);
+	assert_int_equal(lease_grant(&w.j, slot, 100000, w.now, &near), 0);	/* it still has them */
+	g = lease_grant(&w.j, slot, 50 * MB, w.now, &near);
+	assert_int_equal(g, (60 * MB - 1000 - 500000) / LEASE_SHARE);	/* of the tightest, the host's */
+	assert_int_equal(lease_grant(&w.j, slot, 1000 * MB, w.now, &near), 0);	/* not for LEASE_LEAST_MS of that rate */
+	assert_int_not_equal(near, TABLE_NONE);
+	lease_rest(&w.j, near, w.now);
+	assert_int_equal(lease_grant(&w.j, slot, 50 * MB, w.now, &near), 0);
+	sane();
+	lease_settle(&w.j, slot, 400000, 400, w.now);
+	assert_int_equal(total_of("pair"), 401000);
+	assert_int_equal(pair_bytes(&w.j.area.pair[l->pair], &w.j.area.pair_cold[l->pair]), 401000);
+	assert_int_equal(pair_packets(&w.j.area.pair[l->pair], &w.j.area.pair_cold[l->pair]), 401);
+	lease_close(&w.j, slot, w.now);
+	assert_int_equal(all_outstanding(), 0);
+	lease_free(&w.j, slot);
+	assert_int_equal(total_of("host"), 401000);
+	sane();
+}
+
+/* A packet charged by an older cap between the grant and the grace period's end: the grant goes back. */
+static void second_look(void **state)
+{
+	struct account *a = NULL;
+	uint32_t slot, near;
+	uint64_t g;
+
+	(void)state;
+	world(PAIR_RULE);
+	assert_true(send_as(server, outside, 1000, plain));
+	slot = opened(0);
+	a = &w.j.area.account[w.j.area.lease[slot].share[0].account];
+	g = lease_grant(&w.j, slot, 50 * MB, w.now, &near);
+	assert_true(g > LEASE_MIN);
+	atomic_fetch_add(&a->spent, 100 * MB - 1000 - g + 1);	/* one byte too much */
+	assert_false(lease_stands(&w.j, slot, g, w.now));
+	assert_int_equal(all_outstanding(), 0);
+	assert_int_equal(w.j.area.lease[slot].granted, 0);
+	sane();
+}
+
+/* What is out on lease cannot be spent in the queue; short of it a packet waits, and passes when it has come back. */
+static void held_then_passed(void **state)
+{
+	uint32_t slot, near;
+	uint64_t g = 0;
+
+	(void)state;
+	world(PAIR_RULE);
+	assert_true(send_as(server, outside, 1000, plain));
+	slot = opened(0);
+	for (int i = 0; i < 30; i++)
+		g += lease_grant(&w.j, slot, 30 * MB, w.now, &near);
+	assert_true(g > 50 * MB);
+	while (send_as(server, outside, 60000, plain))
+		;
+	assert_int_equal(w.counter[AC_HELD], 1);
+	assert_int_equal(w.counter[AC_REFUSED_PACKETS], 0);
+	assert_true(total_of("pair") + g <= 100 * MB);
+	lease_settle(&w.j, slot, g - 10 * MB, 1000, w.now);
+	lease_close(&w.j, slot, w.now);
+	while (send_as(server, outside, 1000, plain))
+		;
+	assert_true(total_of("pair") <= 100 * MB && total_of("pair") > 100 * MB - 1000);
+	assert_int_equal(w.counter[AC_HELD], 1);
+	sane();
+}
+
+static void held_not_for_ever(void **state)
+{
+	uint32_t slot, near;
+
+	(void)state;
+	world(PAIR_RULE);
+	assert_true(send_as(server, outside, 1000, plain));
+	slot = opened(0);
+	for (int i = 0; i < 30; i++)
+		(void)lease_grant(&w.j, slot, 30 * MB, w.now, &near);
+	while (send_as(server, outside, 60000, plain))
+		;
+	w.now.ns += 21 * NS_PER_MS;
+	assert_false(send_as(server, outside, 60000, plain));
+	assert_int_equal(w.counter[AC_HELD], 1);
+	assert_int_equal(w.counter[AC_REFUSED_PACKETS], 1);
+	assert_true(lease_is_spent(&w.j, slot, w.now));
+}
+
+static void one_contract_pays(void **state)
+{
+	uint32_t slot, near;
+
+	(void)state;
+	world("contracts:\n  - {name: backup, from: 10.0.0.0/8, to: outside, budget: {per: pair, 24h: 20MB}, until: never, owner: x}\n"
+	      PAIR_RULE);
+	assert_true(send_as(server, outside, 1000, plain));
+	slot = opened(0);
+	assert_int_equal(w.j.area.lease[slot].nshares, 1);
+	assert_true(lease_grant(&w.j, slot, MB, w.now, &near) > 0);
+	lease_settle(&w.j, slot, 100000, 100, w.now);
+	assert_int_equal(total_of("backup"), 101000);
+	assert_int_equal(total_of("pair"), 0);
+	sane();
+}
+
+static void by_service(void **state)
+{
+	const struct how to443 = { .opener = OPENER_INSIDE, .sport = 40000, .dport = 443 };
+	struct lease_hint h;
+	struct lease_key key;
+
+	(void)state;
+	world("rules:\n  - {name: web, from: 10.0.0.0/8, to: outside, ports: [tcp/443], per: pair, limit: {1h: 100MB}, action: block}\n");
+	assert_true(send_as(server, outside, 1000, to443));
+	h = hint_of(443);
+	assert_int_equal(lease_key_of(&w.j, &h, &key), 0);
+	assert_int_equal(key.port, 443);
+	assert_int_equal(key.opener, OPENER_INSIDE);
+	h = hint_of(0);		/* who opened it is not known */
+	assert_int_equal(lease_key_of(&w.j, &h, &key), -ENOENT);
+	world(PAIR_RULE);
+	assert_true(send_as(server, outside, 1000, to443));
+	h = hint_of(443);
+	assert_int_equal(lease_key_of(&w.j, &h, &key), 0);
+	assert_int_equal(key.port, 0);	/* nothing tells its services apart */
+}
+
+/* A kill between the flag and the last store of a step: done twice is done once. */
+static void step_after_a_kill(void **state)
+{
+	struct lease_step *s;
+	struct lease *l;
+	uint32_t slot, near;
+	uint64_t g;
+
+	(void)state;
+	world(PAIR_RULE HOST_RULE);
+	assert_true(send_as(server, outside, 1000, plain));
+	slot = opened(0);
+	l = &w.j.area.lease[slot];
+	g = lease_grant(&w.j, slot, MB, w.now, &near);
+	lease_settle(&w.j, slot, 200000, 200, w.now);
+	s = &w.j.area.h->lease_step;
+	atomic_store(&s->valid, 1);	/* the last one, again */
+	l->settled = 300000;		/* and the next had only its number written down */
+	l->packets = 300;
+	w.j.area.account_cold[l->share[0].account].leases = 7;
+	judge_recover(&w.j);
+	lease_recover(&w.j);
+	sane();
+	assert_int_equal(total_of("pair"), 301000);
+	assert_int_equal(total_of("host"), 301000);
+	assert_int_equal(all_outstanding(), 2 * (g - 300000));
+	assert_int_equal(atomic_load(&w.j.area.h->leased_bytes), 300000);
+	assert_int_equal(lease_lost(&w.j, slot, w.now), g - 300000);	/* its object is gone: all of it, then */
+	assert_int_equal(total_of("pair"), 1000 + g);
+	lease_free(&w.j, slot);
+	sane();
+	l->state = LEASE_NONE;
+	assert_int_equal(all_outstanding(), 0);
+}
+
+static void raised_by_others(void **state)
+{
+	uint32_t slot, near;
+	uint64_t g;
+
+	(void)state;
+	world(PAIR_RULE);
+	assert_true(send_as(server, outside, 1000, plain));
+	slot = opened(0);
+	g = lease_grant(&w.j, slot, MB, w.now, &near);
+	assert_int_equal(lease_settle(&w.j, slot, g + 777, 1, w.now), 777);
+	assert_int_equal(total_of("pair"), 1000 + g + 777);
+	sane();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(size_of_a_grant), cmocka_unit_test(second_look), cmocka_unit_test(held_then_passed),
+		cmocka_unit_test(held_not_for_ever), cmocka_unit_test(one_contract_pays), cmocka_unit_test(by_service),
+		cmocka_unit_test(step_after_a_kill), cmocka_unit_test(raised_by_others),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
