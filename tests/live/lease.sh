@@ -35,8 +35,8 @@ passed() { in_ns gw nft -j list counter inet ref left | jq '.nftables[] | select
 lease() { ctl --json status | jq ".leases.$1"; }
 # Of every account of the server: what is out on lease, and the sum of rule $1.
 out() { ctl --json why 10.20.0.15 | jq '[.. | objects | select(.outstanding_bytes? != null) | .outstanding_bytes] | add'; }
-sums() { ctl --json why "${2:-10.20.0.15}" | jq "[.. | objects | select(.rule? == \"$1\" and .limits?) | .limits[0].sum_bytes] | add"; }
-pairs() { ctl --json why "${1:-10.20.0.15}" | jq '[.pairs[].bytes] | add'; }
+sums() { ctl --json why 10.20.0.15 | jq "[.. | objects | select(.rule? == \"$1\" and .limits?) | .limits[0].sum_bytes] | add"; }
+pairs() { ctl --json why 10.20.0.15 | jq '[.pairs[].bytes] | add'; }
 fresh() { # PAIR-LIMIT HOST-LIMIT ACTION [KEY=VALUE]
 	lab_egressd_stop
 	rm -rf "$LAB_DIR/state"
