@@ -88,8 +88,7 @@ void rules_watch_done(struct rules *r)
 	r->watch_buf = NULL;
 }
 
-/* Whatever is taken away or put between our rules, and objects: a quota raised by others is more than we gave. Other additions
- * change nothing of ours. */
+/* Whatever is taken away or put between our rules. Other additions change nothing of ours. */
 static bool disturbs(unsigned type)
 {
 	switch (type) {
@@ -97,6 +96,7 @@ static bool disturbs(unsigned type)
 	case NFT_MSG_NEWCHAIN:
 	case NFT_MSG_NEWSET:
 	case NFT_MSG_NEWSETELEM:
+	case NFT_MSG_NEWOBJ:
 	case NFT_MSG_NEWFLOWTABLE:
 	case NFT_MSG_NEWGEN:
 	case NFT_MSG_TRACE:
@@ -119,21 +119,37 @@ static void depleted(struct rules *r, const struct nlmsghdr *nlh)
 	}
 }
 
-static bool in_our_tables(const struct nlmsghdr *nlh)
+/* NULL: one of others. */
+static const char *table_of(const struct nlmsghdr *nlh)
 {
 	const struct nfgenmsg *nfg = mnl_nlmsg_get_payload(nlh);
 	const struct nlattr *a;
 
 	if (nfg->nfgen_family != NFPROTO_INET)
-		return false;
+		return NULL;
 	mnl_attr_for_each(a, nlh, sizeof(*nfg)) {
 		if (mnl_attr_get_type(a) != TABLE_ATTR)
 			continue;
 		if (mnl_attr_validate(a, MNL_TYPE_NUL_STRING) < 0)
-			return false;
-		return strcmp(mnl_attr_get_str(a), TABLE) == 0 || strcmp(mnl_attr_get_str(a), TABLE_KEEP) == 0;
+			return NULL;
+		if (strcmp(mnl_attr_get_str(a), TABLE) == 0)
+			return TABLE;
+		return strcmp(mnl_attr_get_str(a), TABLE_KEEP) == 0 ? TABLE_KEEP : NULL;
 	}
-	return false;
+	return NULL;
+}
+
+/* By the kernel itself a quota that is used up; by others one that they raised, which is more than we gave. */
+static void object_told(struct rules *r, const struct nlmsghdr *nlh)
+{
+	const char *table = table_of(nlh);
+
+	if (!table || strcmp(table, TABLE) != 0)
+		return;
+	if (nlh->nlmsg_pid == 0)
+		depleted(r, nlh);
+	else
+		r->disturbed = true;
 }
 
 /* True: a transaction that disturbed us is complete. */
@@ -149,10 +165,9 @@ static bool take(struct rules *r, int len)
 		if (type == NFT_MSG_NEWGEN) {
 			told = told || r->disturbed;
 			r->disturbed = false;
-		} else if (type == NFT_MSG_NEWOBJ && nlh->nlmsg_pid == 0) {
-			if (in_our_tables(nlh))
-				depleted(r, nlh);
-		} else if (disturbs(type) && in_our_tables(nlh)) {
+		} else if (type == NFT_MSG_NEWOBJ) {
+			object_told(r, nlh);
+		} else if (disturbs(type) && table_of(nlh)) {
 			r->disturbed = true;
 		}
 	}
