@@ -9,6 +9,7 @@
 #define HOST_RULE  "  - {name: host, from: 10.0.0.0/8, to: outside, per: host, limit: {1h: 60MB}, action: block}\n"
 #define MB	   1000000ULL
 
+static const struct how plain = { 0 };
 static const char server[] = "10.20.0.15", outside[] = "203.0.113.9";
 
 static struct lease_hint hint_of(uint16_t port)
@@ -29,6 +30,13 @@ static uint32_t opened(uint16_t port)
 
 	assert_int_equal(lease_open(&w.j, &h, w.now, &slot), 0);
 	return slot;
+}
+
+/* A world where the server has sent 1000 bytes. */
+static void begin(const char *rules, struct how how)
+{
+	world(rules);
+	assert_true(send_as(server, outside, 1000, how));
 }
 
 static uint64_t all_outstanding(void)
@@ -54,8 +62,6 @@ static uint64_t total_of(const char *rule)
 	return n;
 }
 
-static const struct how plain = { 0 };
-
 static void size_of_a_grant(void **state)
 {
 	struct lease *l;
@@ -63,8 +69,7 @@ static void size_of_a_grant(void **state)
 	uint64_t g;
 
 	(void)state;
-	world(PAIR_RULE HOST_RULE);
-	assert_true(send_as(server, outside, 1000, plain));
+	begin(PAIR_RULE HOST_RULE, plain);
 	slot = opened(0);
 	l = &w.j.area.lease[slot];
 	assert_int_equal(l->nshares, 2);
@@ -100,8 +105,7 @@ static void second_look(void **state)
 	uint64_t g;
 
 	(void)state;
-	world(PAIR_RULE);
-	assert_true(send_as(server, outside, 1000, plain));
+	begin(PAIR_RULE, plain);
 	slot = opened(0);
 	a = &w.j.area.account[w.j.area.lease[slot].share[0].account];
 	g = lease_grant(&w.j, slot, 50 * MB, w.now, &near);
@@ -120,8 +124,7 @@ static void held_then_passed(void **state)
 	uint64_t g = 0;
 
 	(void)state;
-	world(PAIR_RULE);
-	assert_true(send_as(server, outside, 1000, plain));
+	begin(PAIR_RULE, plain);
 	slot = opened(0);
 	for (int i = 0; i < 30; i++)
 		g += lease_grant(&w.j, slot, 30 * MB, w.now, &near);
@@ -145,8 +148,7 @@ static void held_not_for_ever(void **state)
 	uint32_t slot, near;
 
 	(void)state;
-	world(PAIR_RULE);
-	assert_true(send_as(server, outside, 1000, plain));
+	begin(PAIR_RULE, plain);
 	slot = opened(0);
 	for (int i = 0; i < 30; i++)
 		(void)lease_grant(&w.j, slot, 30 * MB, w.now, &near);
@@ -164,9 +166,8 @@ static void one_contract_pays(void **state)
 	uint32_t slot, near;
 
 	(void)state;
-	world("contracts:\n  - {name: backup, from: 10.0.0.0/8, to: outside, budget: {per: pair, 24h: 20MB}, until: never, owner: x}\n"
-	      PAIR_RULE);
-	assert_true(send_as(server, outside, 1000, plain));
+	begin("contracts:\n  - {name: backup, from: 10.0.0.0/8, to: outside, budget: {per: pair, 24h: 20MB}, until: never, owner: x}\n"
+	      PAIR_RULE, plain);
 	slot = opened(0);
 	assert_int_equal(w.j.area.lease[slot].nshares, 1);
 	assert_true(lease_grant(&w.j, slot, MB, w.now, &near) > 0);
@@ -183,16 +184,15 @@ static void by_service(void **state)
 	struct lease_key key;
 
 	(void)state;
-	world("rules:\n  - {name: web, from: 10.0.0.0/8, to: outside, ports: [tcp/443], per: pair, limit: {1h: 100MB}, action: block}\n");
-	assert_true(send_as(server, outside, 1000, to443));
+	begin("rules:\n  - {name: web, from: 10.0.0.0/8, to: outside, ports: [tcp/443], per: pair, limit: {1h: 100MB}, action: block}\n",
+	      to443);
 	h = hint_of(443);
 	assert_int_equal(lease_key_of(&w.j, &h, &key), 0);
 	assert_int_equal(key.port, 443);
 	assert_int_equal(key.opener, OPENER_INSIDE);
 	h = hint_of(0);		/* who opened it is not known */
 	assert_int_equal(lease_key_of(&w.j, &h, &key), -ENOENT);
-	world(PAIR_RULE);
-	assert_true(send_as(server, outside, 1000, to443));
+	begin(PAIR_RULE, to443);
 	h = hint_of(443);
 	assert_int_equal(lease_key_of(&w.j, &h, &key), 0);
 	assert_int_equal(key.port, 0);	/* nothing tells its services apart */
@@ -207,8 +207,7 @@ static void step_after_a_kill(void **state)
 	uint64_t g;
 
 	(void)state;
-	world(PAIR_RULE HOST_RULE);
-	assert_true(send_as(server, outside, 1000, plain));
+	begin(PAIR_RULE HOST_RULE, plain);
 	slot = opened(0);
 	l = &w.j.area.lease[slot];
 	g = lease_grant(&w.j, slot, MB, w.now, &near);
@@ -239,8 +238,7 @@ static void raised_by_others(void **state)
 	uint64_t g;
 
 	(void)state;
-	world(PAIR_RULE);
-	assert_true(send_as(server, outside, 1000, plain));
+	begin(PAIR_RULE, plain);
 	slot = opened(0);
 	g = lease_grant(&w.j, slot, MB, w.now, &near);
 	assert_int_equal(lease_settle(&w.j, slot, g + 777, 1, w.now), 777);
