@@ -190,7 +190,8 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 		policy_free(p);
 		return r;
 	}
-	leases_end_all(e);	/* they spend by the old one's accounts; none is granted until the new one is in force */
+	if (!rules_stand)	/* they spend by the old one's accounts; none is granted until the new one is in force */
+		leases_end_all(e);
 	blocked_forget(e);
 	/* Release: pairs with rcu_dereference() in worker.c. */
 	__atomic_store_n(&e->policy, p, __ATOMIC_RELEASE);

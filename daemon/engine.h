@@ -7,7 +7,7 @@
  * [E4] Confined  after start: no new socket, no file opened for writing, no capability but CAP_NET_ADMIN.
  * [E5] Flushed   rules and blocks that others remove are back at once (< 1 s), and it is told; what left meanwhile nobody counted.
  * Files          engine.c (main thread), worker.c (packets), held.c (packets that wait), enforce.c (policy into the kernel), blocked.c
- *                (blocks), answers.c, leases.c, confine.c.
+ *                (blocks), answers.c, leases*.c, confine.c.
  */
 #pragma once
 

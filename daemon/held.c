@@ -23,9 +23,9 @@ bool held_add(struct engine_worker *w, uint32_t id, struct mono now)
 	if (w->held_next - w->held_first == AREA_HELD)
 		return false;
 	if (!held_any(w)) {
-		/* Acquire: credit that came back before is seen by who judges later. Pairs with the release in leases.c. */
+		/* Acquire: credit that came back before is seen by who judges later. Pairs with the release in leases_end.c. */
 		w->held_epoch = atomic_load_explicit(&w->e->lease_epoch, memory_order_acquire);
-		w->held_until_ns = now.ns + LEASE_HOLD_NS;
+		w->held_until_ns = now.ns + LEASE_HOLD_MS * NS_PER_MS;
 	}
 	/* Release: read by the next process, after this one is dead, if the packet's slot says no more that it is in hand. */
 	atomic_store_explicit(place(w, w->held_next), id | AREA_HELD_BIT, memory_order_release);

@@ -6,7 +6,7 @@
  *                  in its life and 1 us a second) is what 5 packets in the queue cost.
  * [M3] Ends        at once: policy, decision or block that concerns it, an account that runs short. At the second's look: what is
  *                  spent, or has had 30 s of its rate and more out for 10 s (idle ones are that).
- * [M4] Held        packets of an account that runs short while credit is out wait for the recall, LEASE_HOLD_NS at most, and are judged
+ * [M4] Held        packets of an account that runs short while credit is out wait for the recall, LEASE_HOLD_MS at most, and are judged
  *                  again (NF_REPEAT); their ids are in the area, so a killed engine's successor repeats them.
  * [M5] Restart     a new engine ends what it finds: the kernel's counters settle it, the rest is returned, and the busy are leased again.
  * [M6] Bounded     LEASE_SLOTS at most; RULES_LEASES a transaction; the second's work is one dump and a few steps a lease.
@@ -22,7 +22,6 @@
 #include "lender.h"
 
 #define LEASES_RING   256			/* a worker's, a power of two */
-#define LEASE_HOLD_NS (20 * NS_PER_MS)
 
 struct engine;
 struct engine_worker;

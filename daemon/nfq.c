@@ -500,9 +500,5 @@ int nfq_answer_each(int fd, uint16_t num, const struct nfq_verdict *v, unsigned 
 
 int nfq_answer_single(int fd, uint16_t num, const struct nfq_verdict *v, uint32_t mask, uint32_t judged)
 {
-	struct out o;
-
-	o.len = 0;
-	put_verdict(&o, num, NFQNL_MSG_VERDICT, v, mask, judged);
-	return send_all(fd, o.buf, o.len);
+	return nfq_answer_each(fd, num, v, 1, mask, judged);
 }

@@ -12,6 +12,7 @@
 
 #define RECEIVE_MS 250	/* a heartbeat at least this often */
 #define HELD_MS	   1	/* while packets wait for credit */
+#define HELD	   0xff	/* in place of an answer: none now */
 
 struct batch {
 	unsigned n;		/* packets to be answered */
@@ -98,8 +99,6 @@ static uint32_t judged_bit(const struct engine *e)
 {
 	return e->config.mark_mask & ~(e->config.mark_mask & -e->config.mark_mask);	/* the higher of the two */
 }
-
-#define HELD 0xff	/* no answer now */
 
 static void refuse(struct engine_worker *w, const struct judge_packet *v, struct nfq_verdict *to, struct mono now)
 {

@@ -3,7 +3,6 @@
 
 #include "judge_internal.h"
 
-#define HOLD_NS	      (20 * NS_PER_MS)
 #define HOLD_AGAIN_NS (200 * NS_PER_MS)
 
 static uint32_t state_of(const struct account *a)
@@ -264,14 +263,14 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	return true;
 }
 
-/* Its credit is out on lease and comes back within HOLD_NS (daemon/leases.h): rather wait than refuse. Once in a while only, or a
+/* Its credit is out on lease and comes back within LEASE_HOLD_MS (daemon/leases.h): rather wait than refuse. Once in a while only, or a
  * lease that does not come back would hold every packet. */
 static bool waits(struct account_cold *c, struct mono now)
 {
 	if (c->outstanding == 0)
 		return false;
 	if (now.ns >= c->hold_until_ns + HOLD_AGAIN_NS)
-		c->hold_until_ns = now.ns + HOLD_NS;
+		c->hold_until_ns = now.ns + LEASE_HOLD_MS * NS_PER_MS;
 	return now.ns < c->hold_until_ns;
 }
 

@@ -11,8 +11,8 @@
  * [Z2] Never past      total + outstanding of an account that enforces is never granted above its cap, on any number of threads, if
  *                      lease_stands() is asked after every worker ended its batch and before the kernel is told.
  * [Z3] Size            at most 1/LEASE_SHARE of the tightest account's headroom, at most LEASE_S seconds of the pair's rate (what it
- *                      still has included), never below LEASE_MIN nor what lasts LEASE_LEAST_MS; nothing for LEASE_REST_S from an account that ran short, so that
- *                      the end of a budget is judged packet by packet.
+ *                      still has included), never below LEASE_MIN nor what lasts LEASE_LEAST_MS; nothing for LEASE_REST_S from
+ *                      an account that ran short, so that the end of a budget is judged packet by packet.
  * [Z4] Nothing lost    after lease_close() all that was not settled is returned: passed + outstanding = charged at every step
  *                      (area_check() looks).
  * [Z5] Crash           a kill after any instruction: lease_recover() leaves every account as if the step was done or not begun. One
@@ -21,7 +21,8 @@
  *                      all its rules. As a packet would have been.
  * Threads  all of it one thread (the engine's main thread), beside any number of workers.
  * Not leased  overflow records, the pseudo-hosts gateway and unlisted (many sources), pairs with more than LEASE_ACCOUNTS accounts,
- *             pairs that are egress, or whose rules differ, by the device they leave by, and IPv6 pairs where a rule tells addresses of one /64 apart.
+ *             pairs that are egress, or whose rules differ, by the device they leave by, and IPv6 pairs where a rule tells
+ *             addresses of one /64 apart.
  */
 #pragma once
 

@@ -1,0 +1,210 @@
+/* leases_end.c - what passed on leases, to accounts and pairs, and the way back of the rest. See leases.h for the contract. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "clock.h"
+#include "leases_internal.h"
+#include "log.h"
+
+#define DUMP_FROM 32		/* leases to settle: one dump is cheaper than that many questions */
+
+bool lease_is_open(const struct engine *e, uint32_t slot)
+{
+	return table_is_full(&e->area.leases, slot) && e->area.lease[slot].state == LEASE_OPEN;
+}
+
+struct rules_lease lease_in_kernel(const struct engine *e, uint32_t slot)
+{
+	const struct lease *l = &e->area.lease[slot];
+	const struct live *v = &e->leases->live[slot];
+
+	return (struct rules_lease){ .key = l->key, .slot = slot, .generation = l->generation,
+				     .quota = l->granted + v->sent_on, .fresh = v->fresh };
+}
+
+/* ---- settle ---- */
+
+static void settle(struct engine *e, uint32_t slot, uint64_t packets, uint64_t bytes, struct mono now)
+{
+	const uint64_t beyond = lease_settle(&e->judge, slot, bytes, packets, now);
+
+	if (!beyond)
+		return;
+	atomic_fetch_add_explicit(&e->area.h->lease_beyond, beyond, memory_order_relaxed);
+	enforce_worry(e, HEALTH_RULES_FLUSHED);
+	log_warning("somebody raised a quota of ours: %" PRIu64 " bytes passed beyond what was granted, and are counted", beyond);
+}
+
+static void counted(void *ctx, const struct lease_key *key, uint64_t packets, uint64_t bytes)
+{
+	struct engine *e = ctx;
+	const uint32_t slot = lease_find(&e->area, key);
+
+	if (slot == TABLE_NONE || !lease_is_open(e, slot))
+		return;
+	e->leases->live[slot].seen = true;
+	settle(e, slot, packets, bytes, clock_mono());
+}
+
+int leases_settle(struct engine *e)
+{
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		e->leases->live[i].seen = false;
+	return rules_lease_counts(e->rules, counted, e);
+}
+
+/* The counter is gone, so nobody knows what passed: all of it, then. */
+static void lost(struct engine *e, uint32_t slot, struct mono now)
+{
+	const uint64_t assumed = lease_lost(&e->judge, slot, now);
+
+	if (!assumed)
+		return;
+	atomic_fetch_add_explicit(&e->area.h->lease_lost, assumed, memory_order_relaxed);
+	log_warning("a lease was removed by others: its %" PRIu64 " bytes count as passed", assumed);
+}
+
+int lease_settle_now(struct engine *e, uint32_t slot, struct mono now)
+{
+	const struct rules_lease l = lease_in_kernel(e, slot);
+	uint64_t packets, bytes;
+	int r = rules_lease_count(e->rules, &l, &packets, &bytes);
+
+	if (r == -ENOENT)
+		lost(e, slot, now);
+	else if (r == 0)
+		settle(e, slot, packets, bytes, now);
+	return r;
+}
+
+/* ---- end ---- */
+
+void lease_drop(struct engine *e, uint32_t slot)
+{
+	e->leases->live[slot] = (struct live){ 0 };
+	lease_free(&e->judge, slot);
+}
+
+static void recalled(struct engine *e, unsigned n)
+{
+	atomic_fetch_add_explicit(&e->area.h->lease_recalls, n, memory_order_relaxed);
+	/* Release: who sees it finds the credit returned. Pairs with the acquire in held.c. */
+	atomic_fetch_add_explicit(&e->lease_epoch, 1, memory_order_release);
+}
+
+static void failed(struct engine *e, int error)
+{
+	e->leases->due = true;
+	enforce_worry(e, HEALTH_RULES_FAILED);
+	log_error("leases cannot be ended: %s; what is out on them stays charged, and it is tried again", strerror(-error));
+}
+
+void leases_end_all(struct engine *e)
+{
+	struct leases *s = e->leases;
+	struct mono now = clock_mono();
+	unsigned n = 0;
+	int r;
+
+	if (!s->due && atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed) == 0)
+		return;
+	s->nwant = 0;
+	r = rules_lease_end_all(e->rules);
+	rules_lease_grace();
+	if (r == 0)
+		r = leases_settle(e);
+	if (r < 0 && r != -ENOENT) {
+		failed(e, r);
+		return;
+	}
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++) {
+		if (!lease_is_open(e, i))
+			continue;
+		/* -ENOENT: others removed the table. One not seen that a dead engine left had been charged and never got there. */
+		if (r < 0 || (!s->live[i].seen && !s->live[i].fresh && !s->inherited))
+			lost(e, i, now);
+		lease_close(&e->judge, i, now);
+		lease_drop(e, i);
+		n++;
+	}
+	s->due = s->inherited = false;
+	r = rules_lease_forget_all(e->rules);
+	if (r < 0 && r != -ENOENT)
+		failed(e, r);
+	recalled(e, n);
+}
+
+static int settle_and_close(struct engine *e, const struct ending *x)
+{
+	const struct mono now = clock_mono();
+	int r = x->n < DUMP_FROM ? 0 : leases_settle(e);
+
+	for (unsigned i = 0; r == 0 && i < x->n; i++) {
+		if (x->n < DUMP_FROM)
+			r = lease_settle_now(e, x->slot[i], now);
+		else if (!e->leases->live[x->slot[i]].seen)
+			lost(e, x->slot[i], now);
+		if (r == -ENOENT)
+			r = 0;
+		if (r == 0)
+			lease_close(&e->judge, x->slot[i], now);
+	}
+	return r;
+}
+
+void leases_end(struct engine *e, const struct ending *x)
+{
+	struct rules_lease v[RULES_LEASES];
+	int r;
+
+	if (x->n == 0)
+		return;
+	for (unsigned i = 0; i < x->n; i++)
+		v[i] = lease_in_kernel(e, x->slot[i]);
+	r = rules_lease_end(e->rules, v, x->n);
+	rules_lease_grace();
+	if (r == 0)
+		r = settle_and_close(e, x);
+	if (r < 0) {
+		log_notice("leases: %s; all of them are ended", strerror(-r));
+		leases_end_all(e);
+		return;
+	}
+	if (rules_lease_forget(e->rules, v, x->n) < 0)
+		e->leases->due = true;	/* an end of all takes what is left */
+	for (unsigned i = 0; i < x->n; i++)
+		lease_drop(e, x->slot[i]);
+	recalled(e, x->n);
+}
+
+void leases_add_end(struct engine *e, struct ending *x, uint32_t slot)
+{
+	x->slot[x->n++] = slot;
+	if (x->n < RULES_LEASES)
+		return;
+	leases_end(e, x);
+	x->n = 0;
+}
+
+void leases_end_account(struct engine *e, uint32_t account)
+{
+	struct ending x = { .n = 0 };
+
+	lease_rest(&e->judge, account, clock_mono());
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		if (lease_is_open(e, i) && lease_pays(&e->area, i, account))
+			leases_add_end(e, &x, i);
+	leases_end(e, &x);
+}
+
+void leases_end_spent(struct engine *e)
+{
+	struct mono now = clock_mono();
+	struct ending x = { .n = 0 };
+
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		if (lease_is_open(e, i) && lease_is_spent(&e->judge, i, now))
+			leases_add_end(e, &x, i);
+	leases_end(e, &x);
+}

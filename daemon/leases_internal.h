@@ -1,0 +1,44 @@
+/* leases_internal.h - what leases.c (who gets one) and leases_end.c (settling, and the way back) share. */
+#pragma once
+
+#include "engine.h"
+#include "rules_lease.h"
+
+struct live {			/* of an open lease: what a restart need not know */
+	uint64_t sent_on;	/* of what the quota saw: to the queue, no credit was spent on it */
+	uint64_t rate;		/* bytes a second */
+	uint64_t mark_ns, mark_bytes;	/* rate is measured from: the pair's bytes then, those in the queue included */
+	uint64_t stale_ns;	/* since when more is out than STALE_S of its rate; 0: it is not */
+	bool fresh;		/* not in the kernel yet */
+	bool depleted;		/* since its last raise: sent_on is to be read again */
+	bool wanted;		/* in want[] */
+	bool seen;		/* in the dump under way */
+};
+
+struct leases {
+	struct live live[LEASE_SLOTS];
+	uint32_t want[RULES_LEASES];
+	unsigned nwant;
+	bool inherited;		/* those that are open were an engine's before this one */
+	bool due;		/* an end of all has not succeeded yet: none is granted, and it is tried each second */
+	bool quiet;		/* hints came to nothing: the workers wake us no more, and we look when due */
+	unsigned hints;		/* taken in this round */
+	uint64_t granted;	/* rounds that gave something, ever */
+};
+
+struct ending {			/* to be ended in one go: begins empty, leases_end() takes the rest */
+	uint32_t slot[RULES_LEASES];
+	unsigned n;
+};
+
+bool lease_is_open(const struct engine *e, uint32_t slot);
+struct rules_lease lease_in_kernel(const struct engine *e, uint32_t slot);
+
+/* All by one dump, those in it are `seen`; or one, -ENOENT: its counter is gone, and so it was lost. */
+int leases_settle(struct engine *e) MUST_CHECK;
+int lease_settle_now(struct engine *e, uint32_t slot, struct mono now) MUST_CHECK;
+
+void leases_add_end(struct engine *e, struct ending *x, uint32_t slot);
+void leases_end(struct engine *e, const struct ending *x);
+void leases_end_account(struct engine *e, uint32_t account);	/* it ran short, or is about to */
+void lease_drop(struct engine *e, uint32_t slot);	/* nothing is out on it */
