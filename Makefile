@@ -28,6 +28,7 @@ ctl_src    := $(wildcard daemon/ctl*.c)
 daemon_src := $(filter-out $(ctl_src),$(wildcard daemon/*.c))
 unit_src   := $(wildcard tests/unit/*.c)
 torture_src := $(wildcard tests/torture/*.c)
+scenario_src := $(wildcard tests/scenario/*.c)
 fuzz_src   := $(wildcard tests/fuzz/fuzz_*.c)
 bench_src  := $(wildcard tests/bench/*.c)
 live_src   := $(wildcard tests/live/*.c)
@@ -56,7 +57,7 @@ $B/%.o: %.c
 $B/libdaemon.a: $(filter-out $B/daemon/main.o,$(call obj,$(daemon_src)))
 	$(Q)rm -f $@; $(AR) rcs $@ $^
 
-$(call prog,$(unit_src) $(torture_src) $(bench_src) $(live_src)): $B/%: $B/%.o $B/libdaemon.a $B/libegress.a
+$(call prog,$(unit_src) $(scenario_src) $(torture_src) $(bench_src) $(live_src)): $B/%: $B/%.o $B/libdaemon.a $B/libegress.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $< $B/libdaemon.a $B/libegress.a $(LDLIBS) -lcmocka -lpcap -lurcu-cds
 
 $B/tests/%.o: BASE += -Idaemon -Itests
@@ -64,7 +65,7 @@ $B/tests/%.o: BASE += -Idaemon -Itests
 # Their disk fails when it is told to.
 $B/tests/unit/test_spool_faults $B/tests/unit/test_spool_crash: LDFLAGS += -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync
 
-unit: $(call prog,$(unit_src))
+unit: $(call prog,$(unit_src) $(scenario_src))
 torture: $(call prog,$(torture_src))
 benches: $(call prog,$(bench_src))
 live: $(call prog,$(live_src))
