@@ -22,8 +22,7 @@
 
 /* Every priority lies before -150, where mangle tables of others may set the whole mark. */
 const struct rules_chain rules_chain[RULES_CHAINS] = {
-	{ TABLE, CHAIN_LEASE, -160, NF_INET_POST_ROUTING },
-	{ TABLE, "queue", -155, NF_INET_POST_ROUTING },
+	{ TABLE, CHAIN_QUEUE, -155, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "entry", -165, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "exit", -151, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "forward", -10, NF_INET_FORWARD },
@@ -103,7 +102,7 @@ static bool probe_leases(struct rules *r)
 
 	nft_batch_begin(&b, &r->owner);
 	nft_table_add(&b, PROBE, false, "probe: table");
-	nft_chain_add(&b, PROBE, CHAIN_LEASE, "probe: chain");
+	nft_chain_add(&b, PROBE, CHAIN_QUEUE, "probe: chain");
 	rules_lease_sets(&b, PROBE);
 	rules_lease_fill(&b, PROBE, false, &m);
 	return nft_batch_try(&b, &what) == 0;
@@ -155,7 +154,7 @@ static int table_owned(struct rules *r, bool *ret, const char **ret_what)
 
 static void queue_rule(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, uint32_t state)
 {
-	struct nft_rule rule = nft_rule(TABLE, "queue");
+	struct nft_rule rule = nft_rule(TABLE, CHAIN_QUEUE);
 	const uint32_t zero = 0;
 
 	nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
@@ -175,7 +174,7 @@ static void queue_rules(struct nft_batch *b, const struct rules *r, const struct
 		rule = nft_rule(TABLE, CHAIN_CT);
 		nft_ct(&rule, NFT_CT_DIRECTION, NFT_REG32_00);
 		nft_rule_add(&rule, b, "egressd: ct kept");
-		rule = nft_rule(TABLE, "queue");
+		rule = nft_rule(TABLE, CHAIN_QUEUE);
 		nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
 		nft_bitwise(&rule, NFT_REG32_00, &s->mark_mask, &zero, sizeof(zero));
 		nft_cmp_u32(&rule, NFT_REG32_00, 0);

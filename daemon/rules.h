@@ -9,8 +9,9 @@
  *   egress?", counts all egress once and clears the two bits (what is not egress becomes JUDGED, so the queue chain lets
  *   it go); postrouting -151: what is neither LEASED nor JUDGED: counter unseen, per-pair unseen set, and with failure
  *   closed a drop; bits cleared for good. forward and output -10: the blocked sets (reject or drop).
- * Table egressd (owner flag when the kernel takes it): postrouting -160, lease chain (rules_lease.h); -155, queue chain: native `queue`, else the xt NFQUEUE
- *   target in the same chain, balanced over the queues, with bypass. NF_REPEAT runs this chain alone again.
+ * Table egressd (owner flag when the kernel takes it): postrouting -155, queue chain: leases (rules_lease.h) accept what they pay
+ *   for, the rest goes to native `queue`, else to the xt NFQUEUE target, balanced over the queues, with bypass. NF_REPEAT runs
+ *   this chain alone again: a packet that waited may then pass on a new lease.
  *
  * All of it before -150, where mangle rules of others may set the whole mark: after that the bits are free again.
  * [U1] Atomic     each call is one netlink transaction: all of it or nothing (the very first apply: the sets, then the rest).

@@ -8,9 +8,9 @@
 
 #define TABLE	   "egressd"
 #define TABLE_KEEP "egressd_keep"
-#define CHAIN_LEASE "lease"
+#define CHAIN_QUEUE "queue"
 
-#define RULES_CHAINS 14
+#define RULES_CHAINS 13
 #define RULES_DEPLETED 1024
 
 struct rules {

@@ -2,7 +2,7 @@
  *
  *	entry (postrouting -165)   oif loopback                                      -> pass
  *	                           the address is inside, or never leaves            -> local
- *	                           else egress: counted, bits cleared
+ *	                           else egress: counted, bits cleared if any is set
  *	local                      never leaves: pass; an outside or exit device: egress; else pass
  *	pass                       bits set to JUDGED: the queue chain lets it go
  *	exit (postrouting -151)    JUDGED or LEASED: bits cleared; else unseen: counted, counted by pair, (closed) dropped
@@ -211,6 +211,11 @@ static void entry_rules(struct nft_batch *b, const struct rules_spec *s, const s
 
 	loopback_rule(b, "entry", NFT_GOTO, "pass");
 	daddr_rules(b, "entry", LOCAL, NFT_GOTO, "local");
+	r = nft_rule(KEEP, "entry");
+	mark_is(&r, m->mask, 0);	/* nothing to clear: writing a mark costs what an address lookup does */
+	nft_count(&r, "egress");
+	nft_verdict(&r, NF_ACCEPT, NULL);
+	nft_rule_add(&r, b, "keep: egress");
 	r = nft_rule(KEEP, "entry");
 	egress_rule(&r, b, m);
 

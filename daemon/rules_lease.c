@@ -119,7 +119,7 @@ void rules_lease_sets(struct nft_batch *b, const char *table)
 /* The mark is not asked: what has an element is egress by its addresses alone, and nobody has judged it yet. */
 static struct nft_rule begin(const char *table, unsigned form)
 {
-	struct nft_rule r = nft_rule(table, CHAIN_LEASE);
+	struct nft_rule r = nft_rule(table, CHAIN_QUEUE);
 
 	nft_meta(&r, NFT_META_NFPROTO, NFT_REG32_00);
 	nft_cmp_u8(&r, NFT_REG32_00, is_v6(form) ? NFPROTO_IPV6 : NFPROTO_IPV4);

@@ -1,6 +1,7 @@
-/* rules_lease.h - leases in the kernel: chain `lease` of table egressd, its maps from pairs to quotas, and what passed by each.
+/* rules_lease.h - leases in the kernel: the first rules of table egressd's queue chain, maps from pairs to quotas, and what passed by
+ * each.
  *
- *	lease (postrouting -160)   the pair has an element whose quota lets it pass   -> counted by pair, LEASED
+ *	queue (postrouting -155)   the pair has an element whose quota lets it pass   -> counted by pair, LEASED, accepted
  *	                           where services are told apart: the same by (pair, protocol, accepting port, direction)
  *
  * Two lookups a packet: the map's quota object decides, and only then the element in the set beside it counts, in one rule. So
