@@ -10,7 +10,8 @@ struct live {			/* of an open lease: what a restart need not know */
 	uint64_t mark_ns, mark_bytes;	/* rate is measured from: the pair's bytes then, those in the queue included */
 	uint64_t stale_ns;	/* since when more is out than STALE_S of its rate; 0: it is not */
 	bool fresh;		/* not in the kernel yet */
-	bool depleted;		/* since its last raise: sent_on is to be read again */
+	uint64_t used;		/* scratch of a raise */
+	bool depleted;		/* since its last raise */
 	bool wanted;		/* in want[] */
 	bool seen;		/* in the dump under way */
 };

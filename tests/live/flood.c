@@ -1,9 +1,9 @@
 /* flood.c - traffic with exact counts for live tests and benches, IPv4 and IPv6. One line of JSON on stdout at the end.
  *
- *   flood send [-m MARK] [-s SPORT] [-a N] [-S N] [-p N] SRC DST PORT FLOWS SIZE PPS COUNT|SECONDSs
+ *   flood send [-m MARK] [-s SPORT] [-a N] [-S N] [-p N] [-k N] SRC DST PORT FLOWS SIZE PPS COUNT|SECONDSs
  *        UDP: FLOWS source ports (from SPORT on, else the kernel's) send SIZE bytes of payload in turn, PPS packets a second in
  *        all (0: as fast as it goes), COUNT packets or for so many seconds ("5s"). -a, -p: N destination addresses and ports
- *        upwards from DST and PORT; -S: N source addresses upwards from SRC.
+ *        upwards from DST and PORT; -S: N source addresses upwards from SRC; -k: N turns (packets, if paced) to each before the next.
  *   flood recv [-n PACKETS] [-i IDLE] ADDR PORT[-LAST] SECONDS
  *        UDP: counts by (source, source port, destination, port); ends after SECONDS, after PACKETS, or IDLE seconds after the
  *        last packet. "socket_drops" is what this program was too slow for: 0, or the counts say nothing about the network.
@@ -47,7 +47,7 @@
 #define PORTS_MAX 1024
 
 struct options {
-	unsigned mark, sport, naddrs, nsrcs, nports, conns;
+	unsigned mark, sport, naddrs, nsrcs, nports, conns, repeat;
 	uint64_t packets, rate;
 	double idle, give_up;
 };
@@ -250,13 +250,14 @@ static void read_options(int argc, char **argv, struct options *o)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "+m:s:a:S:p:n:i:c:r:g:")) != -1) {
+	while ((c = getopt(argc, argv, "+m:s:a:S:p:k:n:i:c:r:g:")) != -1) {
 		switch (c) {
 		case 'm': o->mark = (unsigned)number(optarg, 0, UINT32_MAX); break;
 		case 's': o->sport = (unsigned)number(optarg, 1, 65535); break;
 		case 'a': o->naddrs = (unsigned)number(optarg, 1, 1 << 24); break;
 		case 'S': o->nsrcs = (unsigned)number(optarg, 1, 1 << 24); break;
 		case 'p': o->nports = (unsigned)number(optarg, 1, 65535); break;
+		case 'k': o->repeat = (unsigned)number(optarg, 1, 1 << 24); break;
 		case 'n': o->packets = number(optarg, 1, UINT64_MAX); break;
 		case 'i': o->idle = seconds(optarg); break;
 		case 'c': o->conns = (unsigned)number(optarg, 1, CONNS_MAX); break;
@@ -269,7 +270,7 @@ static void read_options(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = { .naddrs = 1, .nsrcs = 1, .nports = 1, .conns = 1, .packets = UINT64_MAX, .give_up = 5 };
+	struct options o = { .naddrs = 1, .nsrcs = 1, .nports = 1, .conns = 1, .repeat = 1, .packets = UINT64_MAX, .give_up = 5 };
 	struct sigaction sa = { .sa_handler = on_signal };
 	struct rlimit files;
 

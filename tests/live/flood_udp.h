@@ -14,7 +14,7 @@ struct stamp {			/* at the start of each payload; recv finds duplicates by it */
 struct sender {
 	int *fd;
 	uint64_t *seq;
-	unsigned flows, size, naddrs, nports;
+	unsigned flows, size, naddrs, nports, repeat;
 	union address dst;
 	uint64_t sent, errors, turn;
 	uint8_t *payload;	/* BURST of them */
@@ -33,7 +33,8 @@ static void send_burst(struct sender *s, unsigned flow, unsigned n)
 
 		if (s->size >= sizeof(stamp))
 			memcpy(p, &stamp, sizeof(stamp));
-		to[i] = upwards(s->dst, (uint32_t)(s->turn % s->naddrs), (unsigned)(s->turn / s->naddrs % s->nports));
+		to[i] = upwards(s->dst, (uint32_t)(s->turn / s->repeat % s->naddrs),
+				(unsigned)(s->turn / s->repeat / s->naddrs % s->nports));
 		iov[i] = (struct iovec){ p, s->size };
 		msg[i].msg_hdr = (struct msghdr){ .msg_name = &to[i], .msg_namelen = address_len(&to[i]),
 						  .msg_iov = &iov[i], .msg_iovlen = 1 };
@@ -67,8 +68,7 @@ static void wait_until(double when)
 static void send_loop(struct sender *s, double pps, uint64_t count, double end)
 {
 	double start = clock_s();
-	unsigned flow = 0;
-	uint64_t done = 0;
+	uint64_t done = 0, bursts = 0;
 
 	touched();
 	while (!stop && done < count) {
@@ -84,9 +84,8 @@ static void send_loop(struct sender *s, double pps, uint64_t count, double end)
 		/* A few of each flow in turn; paced, a single one. */
 		n = pps > 0 ? 1 : 16;
 		n = n < count - done ? n : count - done;
-		send_burst(s, flow, (unsigned)n);
+		send_burst(s, (unsigned)(bursts++ / s->repeat % s->flows), (unsigned)n);
 		done += n;
-		flow = (flow + 1) % s->flows;
 	}
 	touched();
 }
@@ -95,7 +94,7 @@ static int cmd_send(const struct options *o, char **arg)
 {
 	size_t len = strlen(arg[6]);
 	struct sender s = { .flows = (unsigned)number(arg[3], 1, 60000), .size = (unsigned)number(arg[4], 0, 65507),
-			    .naddrs = o->naddrs, .nports = o->nports,
+			    .naddrs = o->naddrs, .nports = o->nports, .repeat = o->repeat,
 			    .dst = address(arg[1], (unsigned)number(arg[2], 1, 65535)) };
 	bool timed = len && arg[6][len - 1] == 's';
 	double pps = (double)number(arg[5], 0, 100000000), end = 0;

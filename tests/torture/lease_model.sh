@@ -1,0 +1,55 @@
+#!/bin/bash
+# lease_model.sh - lease.pml, every reachable state: what holds, and that each rule left out is found to be missed. MODEL_MORE=1:
+# larger models besides (minutes, and 10 GB of memory).
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+command -v spin >/dev/null || { echo "spin is missing (sudo tests/need test)"; exit 77; }
+dir=$(mktemp -d) || exit 2
+trap 'rm -rf "$dir"' EXIT
+model=$PWD/tests/torture/lease.pml
+failed=0
+
+search() { # DEFINE...: spin's verdict in $dir/out
+	(cd "$dir" && spin -a "$@" "$model" >out 2>&1 && gcc -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=16000 -o pan pan.c && ./pan -m20000 >out 2>&1)
+	grep -q 'errors: ' "$dir/out" && ! grep -q 'Search not completed\|max search depth too small' <(grep -v '^Warning' "$dir/out")
+}
+states() { sed -n 's/^ *\([0-9]*\) states, stored.*/\1/p' "$dir/out"; }
+holds() { # TEXT DEFINE...
+	local text=$1
+	shift
+	if search "$@" && grep -q 'errors: 0' "$dir/out"; then
+		echo "ok - $text: no state breaks it, of $(states)"
+	else
+		failed=1
+		echo "not ok - $text: $(grep -m 1 '^pan:1\|rror\|not completed' "$dir/out")"
+	fi
+}
+finds() { # RULE DEFINE...
+	local rule=$1
+	shift
+	search "-D$rule" "$@"
+	if grep -q '^pan:1: assertion violated' "$dir/out"; then
+		echo "ok - $rule is found: $(sed -n 's/^pan:1: assertion violated \(.*\) (at.*/\1/p' "$dir/out") does not hold"
+	else
+		failed=1
+		echo "not ok - $rule is not found: $(tail -n 1 "$dir/out")"
+	fi
+}
+
+killed=(-DLIMIT=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1 -DKILLS=1)
+raised=(-DLIMIT=3 -DQUEUED=0 -DLEASED=3 -DGRANTS=2 -DKILLS=0)
+both=(-DLIMIT=3 -DQUEUED=1 -DLEASED=2 -DGRANTS=2 -DKILLS=0)
+holds "a kill after any step" "${killed[@]}"
+holds "raised and recalled, three leased packets" "${raised[@]}"
+holds "two workers beside two grants" "${both[@]}"
+for rule in NO_GRACE NO_SECOND_LOOK NO_BARRIER RELATIVE_STEP NO_RETURN; do
+	finds $rule "${killed[@]}"
+done
+for rule in COUNT_FIRST NO_COUNT_BARRIER; do
+	finds $rule "${raised[@]}"
+done
+if [ "${MODEL_MORE:-0}" = 1 ]; then
+	holds "two kills" -DLIMIT=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1 -DKILLS=2
+	holds "a kill, two grants, three packets" -DLIMIT=3 -DQUEUED=1 -DLEASED=2 -DGRANTS=2 -DKILLS=1
+fi
+exit $failed
