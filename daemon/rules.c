@@ -20,6 +20,10 @@
  * takes its hooks out and drops all that waits in queues (measured), so a policy that needs `ct` no more must not end it. */
 #define CHAIN_CT "ct_kept"
 
+/* Of a version that had the leases in a chain of their own. In a table that was kept over an upgrade its rules would count every
+ * leased packet once more. It stays, without rules: taking a base chain away drops what waits in the queues. */
+#define CHAIN_OLD "lease"
+
 /* Every priority lies before -150, where mangle tables of others may set the whole mark. */
 const struct rules_chain rules_chain[RULES_CHAINS] = {
 	{ TABLE, CHAIN_QUEUE, -155, NF_INET_POST_ROUTING },
@@ -204,6 +208,16 @@ static void chains(struct nft_batch *b, bool ct)
 	}
 }
 
+static int empty_old_chain(struct rules *r, struct nft_batch *b)
+{
+	uint32_t use;
+	const int e = nft_chain_get(&r->keep, TABLE, CHAIN_OLD, &use);
+
+	if (e == 0)
+		nft_chain_flush(b, TABLE, CHAIN_OLD, "chain of an older version");
+	return e == -ENOENT ? 0 : e;
+}
+
 static int remember_use(struct rules *r, const char **ret_what)
 {
 	for (size_t i = 0; ours(&rules_chain[i]); i++) {
@@ -255,6 +269,9 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	nft_table_add(&b, TABLE_KEEP, false, "table egressd_keep");
 	rules_keep_sets(r, &b, spec);
 	chains(&b, spec->needs_ct);
+	e = empty_old_chain(r, &b);
+	if (e < 0)
+		nft_batch_fail(&b, e);
 	rules_keep_fill(&b, spec, &m);
 	if (spec->leases && r->leases) {
 		rules_lease_sets(&b, TABLE);

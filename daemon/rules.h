@@ -16,6 +16,7 @@
  * All of it before -150, where mangle rules of others may set the whole mark: after that the bits are free again.
  * [U1] Atomic     each call is one netlink transaction: all of it or nothing (the very first apply: the sets, then the rest).
  * [U2] Adopt      rules_apply() on existing tables of ours replaces chains and keeps blocked elements and counters.
+ *                 Chains of an older version lose their rules.
  * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
  *                 FACTS: rules are replaced inside chains that stay).
  * [U4] Protected  packets to addresses of `protect` are never matched by the blocked sets.

@@ -4,6 +4,7 @@
  *	apply [inside=P,..] [exit=P,..] [protect=P,..] [dev=D,..] [mask=N] [queue=N] [queues=N] [ct] [closed]
  *	block|unblock pair|host reject|drop SRC DST|- [SECONDS]		counters  blocks  unseen  present  remove
  *	many N				one transaction of N pair blocks
+ *	older				leaves a chain as an older version did, with a rule in it
  *	judge QUEUE [repeat]		a child answers the queue: JUDGED; `repeat` first sends each packet back once
  *	nojudge				ends it
  */
@@ -24,7 +25,9 @@
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_queue.h>
 
-#include "rules.h"
+#include "nft_object.h"
+#include "nft_rule.h"
+#include "rules_internal.h"
 
 #define LIST_MAX   4096
 #define DEVICE_MAX 64
@@ -302,6 +305,19 @@ static int present(struct tool *t)
 	return r < 0 ? r : 0;
 }
 
+static int older(struct tool *t)
+{
+	struct nft_rule rule = nft_rule(TABLE, "lease");
+	struct nft_batch b;
+	const char *what;
+
+	nft_batch_begin(&b, &t->rules->owner);
+	nft_base_chain_add(&b, TABLE, "lease", NF_INET_POST_ROUTING, -160, "older: chain");
+	nft_verdict(&rule, NF_ACCEPT, NULL);
+	nft_rule_add(&rule, &b, "older: rule");
+	return nft_batch_commit(&b, &what);
+}
+
 static int command(struct tool *t, char *line)
 {
 	char *args = line, *verb = strsep(&args, " ");
@@ -322,6 +338,8 @@ static int command(struct tool *t, char *line)
 		return present(t);
 	if (!strcmp(verb, "remove"))
 		return rules_remove(t->rules);
+	if (!strcmp(verb, "older"))
+		return older(t);
 	if (!strcmp(verb, "judge"))
 		return start_judge(t, (uint16_t)strtoul(args ? args : "", NULL, 10), args && strstr(args, "repeat"));
 	if (!strcmp(verb, "nojudge"))
