@@ -40,142 +40,9 @@
 #define WALL_S	  1767571200	/* 5 January 2026, 00:00 UTC */
 #define BORN_S	  1000		/* boottime then */
 #define PAIRS	  4096U
-#define WORDS	  40
 #define REVIEWS	  100000	/* seconds of one step that are gone through one by one */
 
-struct scenario {
-	const char *path;
-	char *text, *next;		/* what is left to read */
-	unsigned line;
-	char *word[WORDS];
-	unsigned nwords, at;		/* words of the step, the next one to be taken */
-	struct policy policy;
-	void *blob, *mem;
-	size_t size;
-	struct judge judge;
-	struct mono now;
-	uint64_t reviewed_s;
-	uint32_t decisions;
-	_Atomic uint64_t counter[AC_COUNT];
-};
-
-struct ends {				/* what of "SRC[:PORT] > DST[:PORT]" */
-	struct prefix src, dst;
-	uint16_t sport, dport;
-	bool anywhere;
-};
-
-__attribute__((format(printf, 2, 3), noreturn)) static void fail(const struct scenario *s, const char *fmt, ...)
-{
-	char why[600];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(why, sizeof(why), fmt, ap);
-	va_end(ap);
-	printf("not ok - %s:%u: %s\n", s->path, s->line, why);
-	exit(1);
-}
-
-/* ---- words ---- */
-
-static const char *take(struct scenario *s, const char *what)
-{
-	if (s->at == s->nwords)
-		fail(s, "%s expected", what);
-	return s->word[s->at++];
-}
-
-static bool take_if(struct scenario *s, const char *word)
-{
-	if (s->at == s->nwords || strcmp(s->word[s->at], word) != 0)
-		return false;
-	s->at++;
-	return true;
-}
-
-static void take_word(struct scenario *s, const char *word)
-{
-	if (!take_if(s, word))
-		fail(s, "\"%s\" expected%s%s", word, s->at < s->nwords ? ", not " : "", s->at < s->nwords ? s->word[s->at] : "");
-}
-
-static uint64_t take_number(struct scenario *s, const char *what)
-{
-	const char *text = take(s, what);
-	char *end;
-	const uint64_t n = strtoull(text, &end, 10);
-
-	if (end == text || *end)
-		fail(s, "%s expected, not %s", what, text);
-	return n;
-}
-
-static uint64_t take_size(struct scenario *s)
-{
-	const char *text = take(s, "size");
-	uint64_t n;
-
-	if (parse_size(text, &n) < 0)
-		fail(s, "%s is not a size", text);
-	return n;
-}
-
-static uint64_t take_ns(struct scenario *s)
-{
-	const char *text = take(s, "duration");
-	size_t len = strlen(text);
-	uint64_t n;
-
-	if (len > 2 && strcmp(text + len - 2, "ms") == 0)
-		return strtoull(text, NULL, 10) * NS_PER_MS;
-	if (parse_duration(text, &n) < 0)
-		fail(s, "%s is not a duration", text);
-	return n * NS_PER_S;
-}
-
-static struct prefix prefix_of(struct scenario *s, const char *text, uint16_t *ret_port)
-{
-	char copy[80], *port = NULL, *host = copy;
-	struct prefix p;
-
-	snprintf(copy, sizeof(copy), "%s", text);
-	if (*copy == '[') {
-		host++;
-		port = strchr(copy, ']');
-		if (!port)
-			fail(s, "%s: ] is missing", text);
-		*port++ = '\0';
-	} else if (strchr(copy, ':') == strrchr(copy, ':')) {
-		port = strchr(copy, ':');
-	}
-	*ret_port = port && *port == ':' ? (uint16_t)strtoul(port + 1, NULL, 10) : 0;
-	if (port)
-		*port = '\0';
-	if (prefix_parse(host, &p) < 0)
-		fail(s, "%s is not an address", text);
-	return p;
-}
-
-static struct ends take_ends(struct scenario *s, bool both)
-{
-	struct ends e = { .src = prefix_of(s, take(s, "address"), &e.sport) };
-
-	e.anywhere = !both && !take_if(s, ">");
-	if (both)
-		take_word(s, ">");
-	if (e.anywhere || take_if(s, "any"))
-		e.anywhere = true;
-	else
-		e.dst = prefix_of(s, take(s, "address"), &e.dport);
-	return e;
-}
-
-static void take_end(struct scenario *s)
-{
-	if (s->at < s->nwords)
-		fail(s, "too much: %s", s->word[s->at]);
-}
+#include "scenario_words.h"
 
 /* ---- time ---- */
 
@@ -251,6 +118,8 @@ static struct flow take_flow(struct scenario *s)
 
 	f.v.p.proto = proto_of(s, take(s, "protocol"));
 	f.ends = take_ends(s, true);
+	if (f.ends.anywhere)
+		fail(s, "a packet has one destination");
 	take_word(s, "len");
 	f.len = take_number(s, "bytes");
 	while (s->at < s->nwords && strcmp(s->word[s->at], "expect") != 0) {
@@ -478,7 +347,7 @@ static void step_unblock(struct scenario *s)
 		fail(s, "%" PRIu32 " unblocked, expected %" PRIu64, got, want);
 }
 
-static void step_decide(struct scenario *s, bool allow)
+static void decide(struct scenario *s, bool allow)
 {
 	const struct ends e = take_ends(s, true);
 	struct area_dynamic d = { .uid = 0x80000000U + ++s->decisions, .src = e.src, .dst = e.dst, .since_ns = s->now.ns };
@@ -493,6 +362,21 @@ static void step_decide(struct scenario *s, bool allow)
 	r = allow ? judge_allow(&s->judge, &d, s->now) : judge_block(&s->judge, &d, s->now);
 	if (r < 0)
 		fail(s, "%s", strerror(-r));
+}
+
+static void step_allow(struct scenario *s)
+{
+	decide(s, true);
+}
+
+static void step_block(struct scenario *s)
+{
+	decide(s, false);
+}
+
+static void step_observe(struct scenario *s)
+{
+	atomic_store_explicit(&s->judge.area.h->observe_until_ns, s->now.ns + take_ns(s), memory_order_relaxed);
 }
 
 /* ---- the file ---- */
@@ -566,10 +450,20 @@ static void begin(struct scenario *s)
 	force_policy(s);
 }
 
+static const struct {
+	const char *word;
+	void (*run)(struct scenario *s);
+} verbs[] = {
+	{ "out", step_out },	     { "sum", step_sum },	{ "total", step_total },   { "finding", step_finding },
+	{ "findings", step_findings }, { "unblock", step_unblock }, { "allow", step_allow },   { "block", step_block },
+	{ "observe", step_observe }, { "crash", step_crash },	{ "policy", force_policy },
+};
+
 static void step(struct scenario *s)
 {
-	const char *what = "", *why = "";
+	const char *what, *why = "";
 	struct mono then;
+	size_t i = 0;
 
 	take_word(s, "at");
 	then = (struct mono){ BORN_S * NS_PER_S + take_ns(s) };
@@ -577,52 +471,14 @@ static void step(struct scenario *s)
 		fail(s, "the step before was later: %.3f s", (double)(s->now.ns - BORN_S * NS_PER_S) / (double)NS_PER_S);
 	go_on_until(s, then);
 	what = take(s, "what happens");
-	if (strcmp(what, "out") == 0)
-		step_out(s);
-	else if (strcmp(what, "sum") == 0)
-		step_sum(s);
-	else if (strcmp(what, "total") == 0)
-		step_total(s);
-	else if (strcmp(what, "finding") == 0)
-		step_finding(s);
-	else if (strcmp(what, "findings") == 0)
-		step_findings(s);
-	else if (strcmp(what, "unblock") == 0)
-		step_unblock(s);
-	else if (strcmp(what, "allow") == 0 || strcmp(what, "block") == 0)
-		step_decide(s, *what == 'a');
-	else if (strcmp(what, "observe") == 0)
-		atomic_store_explicit(&s->judge.area.h->observe_until_ns, s->now.ns + take_ns(s), memory_order_relaxed);
-	else if (strcmp(what, "crash") == 0)
-		step_crash(s);
-	else if (strcmp(what, "policy") == 0)
-		force_policy(s);
-	else
+	while (i < ARRAY_SIZE(verbs) && strcmp(what, verbs[i].word) != 0)
+		i++;
+	if (i == ARRAY_SIZE(verbs))
 		fail(s, "%s is not known", what);
+	verbs[i].run(s);
 	take_end(s);
 	if (area_check(&s->judge.area, &why) < 0)
 		fail(s, "afterwards: %s", why);
-}
-
-/* False: the file has ended. */
-static bool next_step(struct scenario *s)
-{
-	char *line = s->next, *save = NULL;
-
-	if (!*line)
-		return false;
-	s->next = line + strcspn(line, "\n");
-	if (*s->next)
-		*s->next++ = '\0';
-	s->line++;
-	line[strcspn(line, "#")] = '\0';
-	s->nwords = s->at = 0;
-	for (char *w = strtok_r(line, " \t", &save); w; w = strtok_r(NULL, " \t", &save)) {
-		if (s->nwords == WORDS)
-			fail(s, "more than %d words", WORDS);
-		s->word[s->nwords++] = w;
-	}
-	return true;
 }
 
 static char *whole_file(const char *path)
