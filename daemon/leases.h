@@ -1,7 +1,8 @@
 /* leases.h - who gets a lease (lib/lender.h), and when it ends: the engine's main thread between the workers' hints and the kernel.
  *
  * [M1] Asked for   a worker hints at a pair each time that it passed another 64 KiB packet by packet; the kernel tells when a lease is
- *                  used up. Nothing is polled for a grant; once a second what passed is settled and the large are topped up.
+ *                  used up. Nothing is polled for a grant; once a second what passed is settled and the large are topped up. Raising
+ *                  one that was used up waits for a grace period of the kernel, 5 to 25 ms; its packets are judged meanwhile.
  * [M2] Worth it    a pair gets one when LEASE_S seconds of its rate are LEASE_MIN at least: 13 kB/s. What a lease costs (about 10 us
  *                  in its life and 1 us a second) is what 5 packets in the queue cost.
  * [M3] Ends        at once: policy, decision or block that concerns it, an account that runs short. At the second's look: what is
