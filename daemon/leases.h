@@ -8,7 +8,8 @@
  * [M3] Ends        at once: policy, decision or block that concerns it, an account that runs short. At the second's look: what is
  *                  spent, or has had 30 s of its rate and more out for 10 s (idle ones are that).
  * [M4] Held        packets of an account that runs short while credit is out wait for the recall, LEASE_HOLD_MS at most, and are judged
- *                  again (NF_REPEAT); their ids are in the area, so a killed engine's successor repeats them.
+ *                  again (NF_REPEAT); their ids are in the area, so a killed engine's successor repeats them. A recall that takes
+ *                  longer has them refused, but nothing blocked for a second (LEASE_HOLDS).
  * [M5] Restart     a new engine ends what it finds: the kernel's counters settle it, the rest is returned, and the busy are leased again.
  * [M6] Bounded     LEASE_SLOTS at most; RULES_LEASES a transaction; the second's work is one dump and a few steps a lease.
  * Threads          leases_note() by workers, all else by the main thread.

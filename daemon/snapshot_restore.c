@@ -333,7 +333,7 @@ static void get_account(struct restore *t, const struct snapshot_account *s)
 	c = &a->account_cold[slot];
 	memcpy(c, &s->cold, sizeof(*c));
 	c->outstanding = c->leased = 0;	/* in spent, see snapshot.c */
-	c->leases = 0;
+	c->leases = c->holds = 0;
 	c->hold_until_ns = c->rest_until_ns = 0;
 	c->pair = c->pair < t->nslots ? t->slot[c->pair] : TABLE_NONE;
 	c->announced = 0;

@@ -70,8 +70,8 @@ struct account_cold {
 	uint64_t outstanding;		/* out on lease: neither known to have passed nor returned */
 	uint64_t leased;		/* known to have passed on leases, ever */
 	uint32_t leases;		/* that name this account: it is not evicted meanwhile */
-	uint32_t pad0;
-	uint64_t hold_until_ns;		/* ledger.c: packets wait for a recall until then */
+	uint32_t holds;			/* ledger.c: how often packets have waited for what is out; 0 again when nothing is */
+	uint64_t hold_until_ns;		/* they wait until then */
 	uint64_t rest_until_ns;		/* ran short for what was out on lease: none until then */
 	uint64_t grant_to;		/* by hand: the total may reach this ... */
 	uint64_t grant_until_ns;	/* ... until then (boottime) */

@@ -15,6 +15,7 @@
 #define LEASE_REST_S   1
 #define LEASE_LEAST_MS 100	/* a grant lasts that long, or the recall that ends it comes too late */
 #define LEASE_HOLD_MS  20	/* packets wait so long for a recall */
+#define LEASE_HOLDS    5	/* and again, 200 ms later, so often: then the account counts as used up although credit is out */
 #define LEASE_SHIFT    16	/* a pair that passed another 64 KiB packet by packet is worth a look: LEASE_MIN in LEASE_S seconds pays */
 #define LEASE_SLOTS    16384	/* leases at a time: 7/8 of it */
 

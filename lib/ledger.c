@@ -263,15 +263,22 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	return true;
 }
 
-/* Its credit is out on lease and comes back within LEASE_HOLD_MS (daemon/leases.h): rather wait than refuse. Once in a while only, or a
- * lease that does not come back would hold every packet. */
+/* Its credit is out on lease and comes back (daemon/leases.h [M4]): rather wait than refuse. Once in a while only, or a lease that does
+ * not come back would hold every packet. */
 static bool waits(struct account_cold *c, struct mono now)
 {
-	if (c->outstanding == 0)
-		return false;
-	if (now.ns >= c->hold_until_ns + HOLD_AGAIN_NS)
+	if (now.ns >= c->hold_until_ns + HOLD_AGAIN_NS && c->holds < LEASE_HOLDS) {
+		c->holds++;
 		c->hold_until_ns = now.ns + LEASE_HOLD_MS * NS_PER_MS;
+	}
 	return now.ns < c->hold_until_ns;
+}
+
+/* A recall takes longer on a busy machine than packets may wait. They are refused then, but the limit is not reached: a block would
+ * outlast the recall and waste what it brings back. */
+static bool may_come_back(const struct account_cold *c, struct mono now)
+{
+	return now.ns < c->hold_until_ns + HOLD_AGAIN_NS;
 }
 
 bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool contract, bool protected, struct mono now)
@@ -293,10 +300,15 @@ bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool 
 	}
 	ledger_refresh(j, slot, r, now);
 	paid = try_pay(a, v->p.len);
-	if (!paid && unlikely(c->outstanding) && (c->rule == ACCOUNT_DYNAMIC || (ledger_enforces(j, a, r, now) && !protected)))
+	if (!paid && unlikely(c->outstanding) && (c->rule == ACCOUNT_DYNAMIC || (ledger_enforces(j, a, r, now) && !protected))) {
 		v->hold = waits(c, now);
-	if (!paid && !v->hold)
+		if (!v->hold && may_come_back(c, now))
+			(void)refuse(a, c, v, now);
+		else if (!v->hold)
+			paid = over_limit(j, v, slot, r, protected, now);
+	} else if (!paid) {
 		paid = over_limit(j, v, slot, r, protected, now);
+	}
 	account_unlock(a);
 	return paid;
 }

@@ -184,6 +184,10 @@ static void step_share(struct judge *j, uint32_t slot, uint32_t i, struct mono n
 	account_lock(x);
 	step(a, &(struct lease_step){ .lease = slot, .share = i, .granted = l->granted, .settled = l->settled,
 				      .outstanding = c->outstanding + grown - passed, .leased = c->leased + passed });
+	if (c->outstanding == 0) {	/* nothing to wait for */
+		c->holds = 0;
+		c->hold_until_ns = 0;
+	}
 	if (now.ns)
 		ledger_refresh(j, sh->account, ledger_rule(j, sh->account), now);
 	account_unlock(x);
