@@ -134,11 +134,12 @@ static int apply(struct engine *e, const struct engine_policy *p, const char **r
 	*ret_what = "no memory";
 	if (!exit_host)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < outside->ndevices; i++)
-		n = add_device(device, n, ARRAY_SIZE(device), outside->device[i]);
 	for (uint32_t x = 0; x < h->nexits; x++)
 		for (uint32_t i = 0; i < p->view.exit[x].nifaces; i++)
 			n = add_device(device, n, ARRAY_SIZE(device), p->view.exit[x].iface[i]);
+	s.nexit_devices = n;
+	for (uint32_t i = 0; i < outside->ndevices; i++)
+		n = add_device(device, n, ARRAY_SIZE(device), outside->device[i]);
 	for (uint32_t i = 0; i < h->nexit_prefixes; i++)
 		exit_host[i] = p->view.exit_prefix[i].prefix;
 	s.device = (const char(*)[16])device;

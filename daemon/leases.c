@@ -97,7 +97,6 @@ static void raise_all(struct engine *e)
 	struct rules_lease v[RULES_LEASES];
 	uint64_t grant[RULES_LEASES];
 	uint32_t near_end[RULES_LEASES], account;
-	struct ending none = { .n = 0 };
 	struct mono now = clock_mono();
 	unsigned n = 0, nnear = 0;
 	bool counts = false;
@@ -129,7 +128,7 @@ static void raise_all(struct engine *e)
 		} else if (s->live[slot].fresh) {
 			lease_drop(e, slot);
 		} else if (s->live[slot].depleted) {
-			none.slot[none.n++] = slot;	/* used up, and there is no more */
+			leases_add_end(e, slot);	/* used up, and there is no more */
 		}
 	}
 	s->nwant = 0;
@@ -140,10 +139,10 @@ static void raise_all(struct engine *e)
 	}
 	for (unsigned i = 0; i < n; i++)
 		s->live[v[i].slot].fresh = s->live[v[i].slot].depleted = false;
-	leases_end(e, &none);
 	for (unsigned i = 0; i < nnear; i++)
 		if (e->area.account_cold[near_end[i]].outstanding)
-			leases_end_account(e, near_end[i]);
+			leases_add_account(e, near_end[i]);
+	leases_end(e);
 }
 
 static void want(struct engine *e, uint32_t slot, uint64_t rate)
@@ -226,7 +225,7 @@ static uint32_t take_shorts(struct engine *e, struct leases_ring *r)
 		const uint32_t account = r->item[i % LEASES_RING].account;
 
 		if (account != TABLE_NONE && e->area.account_cold[account].leases)
-			leases_end_account(e, account);
+			leases_add_account(e, account);
 	}
 	return head;
 }
@@ -256,6 +255,7 @@ void leases_review(struct engine *e)
 	atomic_store_explicit(&e->lease_asked, 0, memory_order_seq_cst);
 	for (unsigned i = 0; i < e->nworkers; i++)
 		head[i] = take_shorts(e, &e->worker[i].lease_notes);
+	leases_end(e);	/* first: packets wait for it */
 	for (unsigned i = 0; i < e->nworkers; i++)
 		take_hints(e, &e->worker[i].lease_notes, head[i], now);
 	while ((n = rules_lease_depleted(e->rules, told, ARRAY_SIZE(told))) > 0)
@@ -283,7 +283,7 @@ static bool look_at(struct engine *e, uint32_t slot, struct mono now)
 	const struct lease *l = &e->area.lease[slot];
 	struct live *v = &e->leases->live[slot];
 
-	if (lease_is_spent(&e->judge, slot, now))
+	if (v->broken || lease_is_spent(&e->judge, slot, now))
 		return true;
 	measure(e, slot, now);
 	if (l->granted - l->settled <= v->rate * STALE_S)
@@ -300,10 +300,18 @@ static bool is_low(const struct engine *e, uint32_t slot)
 	return l->granted - l->settled < e->leases->live[slot].rate * LEASE_S / 2;
 }
 
+/* One is not in the last dump. */
+static bool misses_some(const struct engine *e)
+{
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		if (lease_is_open(e, i) && !e->leases->live[i].seen)
+			return true;
+	return false;
+}
+
 void leases_second(struct engine *e)
 {
 	struct mono now = clock_mono();
-	struct ending x = { .n = 0 };
 
 	if (e->leases->due) {
 		leases_end_all(e);
@@ -313,18 +321,16 @@ void leases_second(struct engine *e)
 		return;
 	if (leases_settle(e) < 0)
 		return;	/* rules_present() tells why */
-	for (uint32_t i = 0; i < LEASE_SLOTS; i++) {
-		if (!lease_is_open(e, i) || e->leases->live[i].seen)
-			continue;
+	if (e->leases->nforeign || misses_some(e)) {
 		enforce_worry(e, HEALTH_RULES_FLUSHED);
-		log_warning("somebody removed leases of ours; all of them are ended");
+		log_warning("somebody %s; all of them are ended", e->leases->nforeign ? "made leases" : "removed leases of ours");
 		leases_end_all(e);
 		return;
 	}
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
 		if (lease_is_open(e, i) && look_at(e, i, now))
-			leases_add_end(e, &x, i);
-	leases_end(e, &x);
+			leases_add_end(e, i);
+	leases_end(e);
 	/* After all ends: a grant that fails may end others. */
 	for (uint32_t i = 0; i < LEASE_SLOTS && !e->leases->due; i++)
 		if (lease_is_open(e, i) && is_low(e, i))

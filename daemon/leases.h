@@ -50,4 +50,5 @@ void leases_review(struct engine *e);		/* after a wake, when rules_disturbed() w
 int leases_due_ms(const struct engine *e);	/* for poll(2); -1: nothing waits */
 void leases_second(struct engine *e);
 void leases_end_all(struct engine *e);		/* policy, decisions, stop, a table that was removed; at start [M5] */
+void leases_end_between(struct engine *e, const struct prefix *src, const struct prefix *dst);	/* a decision; dst of length 0: anywhere */
 void leases_end_spent(struct engine *e);	/* accounts were blocked */

@@ -31,9 +31,11 @@ static void settle(struct engine *e, uint32_t slot, uint64_t packets, uint64_t b
 
 	if (!beyond)
 		return;
+	e->leases->live[slot].broken = true;
 	atomic_fetch_add_explicit(&e->area.h->lease_beyond, beyond, memory_order_relaxed);
 	enforce_worry(e, HEALTH_RULES_FLUSHED);
-	log_warning("somebody raised a quota of ours: %" PRIu64 " bytes passed beyond what was granted, and are counted", beyond);
+	log_warning("somebody raised or reset a quota of ours: %" PRIu64 " bytes passed beyond what was granted, and are counted",
+		    beyond);
 }
 
 static void counted(void *ctx, const struct lease_key *key, uint64_t packets, uint64_t bytes)
@@ -41,14 +43,19 @@ static void counted(void *ctx, const struct lease_key *key, uint64_t packets, ui
 	struct engine *e = ctx;
 	const uint32_t slot = lease_find(&e->area, key);
 
-	if (slot == TABLE_NONE || !lease_is_open(e, slot))
+	if (slot == TABLE_NONE || !lease_is_open(e, slot)) {
+		e->leases->nforeign++;
+		e->leases->foreign_bytes += bytes;
 		return;
+	}
 	e->leases->live[slot].seen = true;
 	settle(e, slot, packets, bytes, clock_mono());
 }
 
 int leases_settle(struct engine *e)
 {
+	e->leases->nforeign = 0;
+	e->leases->foreign_bytes = 0;
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
 		e->leases->live[i].seen = false;
 	return rules_lease_counts(e->rules, counted, e);
@@ -109,7 +116,7 @@ void leases_end_all(struct engine *e)
 
 	if (!s->due && atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed) == 0)
 		return;
-	s->nwant = 0;
+	s->nwant = s->nending = 0;
 	r = rules_lease_end_all(e->rules);
 	rules_lease_grace();
 	if (r == 0)
@@ -117,6 +124,11 @@ void leases_end_all(struct engine *e)
 	if (r < 0 && r != -ENOENT) {
 		failed(e, r);
 		return;
+	}
+	if (s->nforeign) {
+		atomic_fetch_add_explicit(&e->area.h->lease_beyond, s->foreign_bytes, memory_order_relaxed);
+		log_warning("%u leases in the kernel were not ours: %" PRIu64 " bytes passed by them, charged to nobody", s->nforeign,
+			    s->foreign_bytes);
 	}
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++) {
 		if (!lease_is_open(e, i))
@@ -135,76 +147,98 @@ void leases_end_all(struct engine *e)
 	recalled(e, n);
 }
 
-static int settle_and_close(struct engine *e, const struct ending *x)
+static int settle_and_close(struct engine *e)
 {
+	const struct leases *s = e->leases;
 	const struct mono now = clock_mono();
-	int r = x->n < DUMP_FROM ? 0 : leases_settle(e);
+	int r = s->nending < DUMP_FROM ? 0 : leases_settle(e);
 
-	for (unsigned i = 0; r == 0 && i < x->n; i++) {
-		if (x->n < DUMP_FROM)
-			r = lease_settle_now(e, x->slot[i], now);
-		else if (!e->leases->live[x->slot[i]].seen)
-			lost(e, x->slot[i], now);
+	for (unsigned i = 0; r == 0 && i < s->nending; i++) {
+		if (s->nending < DUMP_FROM)
+			r = lease_settle_now(e, s->ending[i], now);
+		else if (!s->live[s->ending[i]].seen)
+			lost(e, s->ending[i], now);
 		if (r == -ENOENT)
 			r = 0;
 		if (r == 0)
-			lease_close(&e->judge, x->slot[i], now);
+			lease_close(&e->judge, s->ending[i], now);
 	}
 	return r;
 }
 
-void leases_end(struct engine *e, const struct ending *x)
+/* All that are to end, a transaction for each lot. */
+static int in_lots(struct engine *e, int (*call)(struct rules *r, const struct rules_lease *v, size_t n))
 {
+	const struct leases *s = e->leases;
 	struct rules_lease v[RULES_LEASES];
+	int r = 0;
+
+	for (unsigned i = 0; r == 0 && i < s->nending;) {
+		size_t n = 0;
+
+		while (n < RULES_LEASES && i < s->nending)
+			v[n++] = lease_in_kernel(e, s->ending[i++]);
+		r = call(e->rules, v, n);
+	}
+	return r;
+}
+
+void leases_end(struct engine *e)
+{
+	struct leases *s = e->leases;
 	int r;
 
-	if (x->n == 0)
+	if (s->nending == 0)
 		return;
-	for (unsigned i = 0; i < x->n; i++)
-		v[i] = lease_in_kernel(e, x->slot[i]);
-	r = rules_lease_end(e->rules, v, x->n);
+	r = in_lots(e, rules_lease_end);
 	rules_lease_grace();
 	if (r == 0)
-		r = settle_and_close(e, x);
+		r = settle_and_close(e);
 	if (r < 0) {
 		log_notice("leases: %s; all of them are ended", strerror(-r));
 		leases_end_all(e);
 		return;
 	}
-	if (rules_lease_forget(e->rules, v, x->n) < 0)
-		e->leases->due = true;	/* an end of all takes what is left */
-	for (unsigned i = 0; i < x->n; i++)
-		lease_drop(e, x->slot[i]);
-	recalled(e, x->n);
+	if (in_lots(e, rules_lease_forget) < 0)
+		s->due = true;	/* an end of all takes what is left */
+	for (unsigned i = 0; i < s->nending; i++)
+		lease_drop(e, s->ending[i]);
+	recalled(e, s->nending);
+	s->nending = 0;
 }
 
-void leases_add_end(struct engine *e, struct ending *x, uint32_t slot)
+void leases_add_end(struct engine *e, uint32_t slot)
 {
-	x->slot[x->n++] = slot;
-	if (x->n < RULES_LEASES)
+	struct leases *s = e->leases;
+
+	if (s->live[slot].ending)
 		return;
-	leases_end(e, x);
-	x->n = 0;
+	s->live[slot].ending = true;
+	s->ending[s->nending++] = slot;
 }
 
-void leases_end_account(struct engine *e, uint32_t account)
+void leases_add_account(struct engine *e, uint32_t account)
 {
-	struct ending x = { .n = 0 };
-
 	lease_rest(&e->judge, account, clock_mono());
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
 		if (lease_is_open(e, i) && lease_pays(&e->area, i, account))
-			leases_add_end(e, &x, i);
-	leases_end(e, &x);
+			leases_add_end(e, i);
 }
 
 void leases_end_spent(struct engine *e)
 {
 	struct mono now = clock_mono();
-	struct ending x = { .n = 0 };
 
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
 		if (lease_is_open(e, i) && lease_is_spent(&e->judge, i, now))
-			leases_add_end(e, &x, i);
-	leases_end(e, &x);
+			leases_add_end(e, i);
+	leases_end(e);
+}
+
+void leases_end_between(struct engine *e, const struct prefix *src, const struct prefix *dst)
+{
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		if (lease_is_open(e, i) && lease_is_between(&e->area, i, src, dst))
+			leases_add_end(e, i);
+	leases_end(e);
 }

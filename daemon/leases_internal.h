@@ -13,6 +13,8 @@ struct live {			/* of an open lease: what a restart need not know */
 	uint64_t used;		/* scratch of a raise */
 	bool depleted;		/* since its last raise */
 	bool wanted;		/* in want[] */
+	bool ending;		/* in ending[] */
+	bool broken;		/* more passed than was granted */
 	bool seen;		/* in the dump under way */
 };
 
@@ -20,16 +22,15 @@ struct leases {
 	struct live live[LEASE_SLOTS];
 	uint32_t want[RULES_LEASES];
 	unsigned nwant;
+	uint32_t ending[LEASE_SLOTS];	/* leases_end() takes them, all in one grace period */
+	unsigned nending;
+	unsigned nforeign;	/* elements that are no lease of ours, in the last dump, and what passed by them */
+	uint64_t foreign_bytes;
 	bool inherited;		/* those that are open were an engine's before this one */
 	bool due;		/* an end of all has not succeeded yet: none is granted, and it is tried each second */
 	bool quiet;		/* hints came to nothing: the workers wake us no more, and we look when due */
 	unsigned hints;		/* taken in this round */
 	uint64_t granted;	/* rounds that gave something, ever */
-};
-
-struct ending {			/* to be ended in one go: begins empty, leases_end() takes the rest */
-	uint32_t slot[RULES_LEASES];
-	unsigned n;
 };
 
 bool lease_is_open(const struct engine *e, uint32_t slot);
@@ -39,7 +40,7 @@ struct rules_lease lease_in_kernel(const struct engine *e, uint32_t slot);
 int leases_settle(struct engine *e) MUST_CHECK;
 int lease_settle_now(struct engine *e, uint32_t slot, struct mono now) MUST_CHECK;
 
-void leases_add_end(struct engine *e, struct ending *x, uint32_t slot);
-void leases_end(struct engine *e, const struct ending *x);
-void leases_end_account(struct engine *e, uint32_t account);	/* it ran short, or is about to */
+void leases_add_end(struct engine *e, uint32_t slot);
+void leases_add_account(struct engine *e, uint32_t account);	/* it ran short, or is about to: all that it pays for, and none for a second */
+void leases_end(struct engine *e);	/* those that were added */
 void lease_drop(struct engine *e, uint32_t slot);	/* nothing is out on it */

@@ -38,6 +38,7 @@ const struct rules_chain rules_chain[RULES_CHAINS] = {
 	{ TABLE_KEEP, "refuse_hit", 0, -1 },
 	{ TABLE_KEEP, "reject", 0, -1 },
 	{ TABLE, CHAIN_CT, 0, -1 },
+	{ TABLE, CHAIN_QUEUED, 0, -1 },
 	{ NULL, NULL, 0, -1 },
 };
 
@@ -156,9 +157,9 @@ static int table_owned(struct rules *r, bool *ret, const char **ret_what)
 	return 0;
 }
 
-static void queue_rule(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, uint32_t state)
+static void queue_rule(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const char *chain, uint32_t state)
 {
-	struct nft_rule rule = nft_rule(TABLE, CHAIN_QUEUE);
+	struct nft_rule rule = nft_rule(TABLE, chain);
 	const uint32_t zero = 0;
 
 	nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
@@ -169,16 +170,13 @@ static void queue_rule(struct nft_batch *b, const struct rules *r, const struct 
 }
 
 /* The state tells all: 0 is egress not yet judged; NF_REPEAT comes back with the state it had. */
-static void queue_rules(struct nft_batch *b, const struct rules *r, const struct rules_spec *s)
+static void queue_rules(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const char *chain)
 {
 	const uint32_t zero = 0, keep = ~s->mark_mask;
 	struct nft_rule rule;
 
 	if (s->needs_ct) {
-		rule = nft_rule(TABLE, CHAIN_CT);
-		nft_ct(&rule, NFT_CT_DIRECTION, NFT_REG32_00);
-		nft_rule_add(&rule, b, "egressd: ct kept");
-		rule = nft_rule(TABLE, CHAIN_QUEUE);
+		rule = nft_rule(TABLE, chain);
 		nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
 		nft_bitwise(&rule, NFT_REG32_00, &s->mark_mask, &zero, sizeof(zero));
 		nft_cmp_u32(&rule, NFT_REG32_00, 0);
@@ -189,9 +187,32 @@ static void queue_rules(struct nft_batch *b, const struct rules *r, const struct
 		nft_meta_set(&rule, NFT_META_MARK, NFT_REG32_00);
 		nft_rule_add(&rule, b, "egressd: ct direction");
 	}
-	queue_rule(b, r, s, 0);
+	queue_rule(b, r, s, chain, 0);
 	if (s->needs_ct)
-		queue_rule(b, r, s, s->mark_mask);
+		queue_rule(b, r, s, chain, s->mark_mask);
+}
+
+static void keep_ct(struct nft_batch *b)
+{
+	struct nft_rule rule = nft_rule(TABLE, CHAIN_CT);
+
+	nft_ct(&rule, NFT_CT_DIRECTION, NFT_REG32_00);
+	nft_rule_add(&rule, b, "egressd: ct kept");
+}
+
+/* A lease is of a pair, whatever the device; an exit's device may have rules of its own. */
+static void leases_and_exits(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const struct rules_marks *m)
+{
+	struct nft_rule rule = nft_rule(TABLE, CHAIN_QUEUE);
+
+	if (s->nexit_devices) {
+		rules_device_match(&rule, b, TABLE, s->device, s->nexit_devices);
+		nft_verdict(&rule, NFT_GOTO, CHAIN_QUEUED);
+		nft_rule_add(&rule, b, "egressd: exit devices");
+		queue_rules(b, r, s, CHAIN_QUEUED);
+	}
+	rules_lease_sets(b, TABLE);
+	rules_lease_fill(b, TABLE, s->needs_ct, m);
 }
 
 static void chains(struct nft_batch *b, bool ct)
@@ -273,11 +294,11 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	if (e < 0)
 		nft_batch_fail(&b, e);
 	rules_keep_fill(&b, spec, &m);
-	if (spec->leases && r->leases) {
-		rules_lease_sets(&b, TABLE);
-		rules_lease_fill(&b, TABLE, spec->needs_ct, &m);
-	}
-	queue_rules(&b, r, spec);
+	if (spec->needs_ct)
+		keep_ct(&b);
+	if (spec->leases && r->leases)
+		leases_and_exits(&b, r, spec, &m);
+	queue_rules(&b, r, spec, CHAIN_QUEUE);
 	e = nft_batch_commit(&b, ret_what);
 	if (e == 0)
 		e = remember_use(r, ret_what);

@@ -10,8 +10,8 @@
  *   it go); postrouting -151: what is neither LEASED nor JUDGED: counter unseen, per-pair unseen set, and with failure
  *   closed a drop; bits cleared for good. forward and output -10: the blocked sets (reject or drop).
  * Table egressd (owner flag when the kernel takes it): postrouting -155, queue chain: leases (rules_lease.h) accept what they pay
- *   for, the rest goes to native `queue`, else to the xt NFQUEUE target, balanced over the queues, with bypass. NF_REPEAT runs
- *   this chain alone again: a packet that waited may then pass on a new lease.
+ *   for, the rest goes to native `queue`, else to the xt NFQUEUE target, balanced over the queues, with bypass. What leaves by an
+ *   exit's device meets no lease. NF_REPEAT runs this chain alone again: a packet that waited may then pass on a new lease.
  *
  * All of it before -150, where mangle rules of others may set the whole mark: after that the bits are free again.
  * [U1] Atomic     each call is one netlink transaction: all of it or nothing (the very first apply: the sets, then the rest).
@@ -47,8 +47,8 @@ struct rules_spec {
 	size_t nexit_host;
 	const struct prefix *protect;
 	size_t nprotect;
-	const char (*device)[16];	/* outside and exit devices */
-	size_t ndevices;
+	const char (*device)[16];	/* exit devices, then the others that lead outside */
+	size_t ndevices, nexit_devices;
 };
 
 enum rules_block_kind { RULES_BLOCK_PAIR, RULES_BLOCK_HOST };

@@ -10,7 +10,9 @@
 #define TABLE_KEEP "egressd_keep"
 #define CHAIN_QUEUE "queue"
 
-#define RULES_CHAINS 13
+#define CHAIN_QUEUED "queued"	/* what no lease is asked about */
+
+#define RULES_CHAINS 14
 #define RULES_DEPLETED 1024
 
 struct rules {
@@ -34,6 +36,8 @@ struct rules_chain {
 };
 extern const struct rules_chain rules_chain[RULES_CHAINS];
 
+struct nft_rule;
+
 struct rules_marks {
 	uint32_t mask, leased, judged;
 };
@@ -42,6 +46,9 @@ struct rules_marks {
 void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m);
 /* Counters and sets, the address sets with what the policy says. */
 void rules_keep_sets(struct rules *r, struct nft_batch *b, const struct rules_spec *s);
+
+/* Matches when the packet leaves by one of the devices; n is not 0. */
+void rules_device_match(struct nft_rule *r, struct nft_batch *b, const char *table, const char (*device)[16], size_t n);
 
 /* rules_lease.c */
 void rules_lease_sets(struct nft_batch *b, const char *table);

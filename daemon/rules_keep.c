@@ -161,30 +161,26 @@ static void daddr_rules(struct nft_batch *b, const char *in, enum address_set se
 	}
 }
 
-/* Matches when the packet leaves by one of the devices; false: there are none. */
-static bool device_match(struct nft_rule *r, struct nft_batch *b, const struct rules_spec *s)
+void rules_device_match(struct nft_rule *r, struct nft_batch *b, const char *table, const char (*device)[16], size_t n)
 {
 	struct nft_set_spec set = { .name = "__set%d", .id = b->nmsg + 1, .flags = NFT_SET_ANONYMOUS | NFT_SET_CONSTANT,
-				    .key_type = NFT_KEY_IFNAME, .key_len = 16, .size = (uint32_t)s->ndevices };
+				    .key_type = NFT_KEY_IFNAME, .key_len = 16, .size = (uint32_t)n };
 	struct nft_elem *e;
 
-	if (!s->ndevices)
-		return false;
 	nft_meta(r, NFT_META_OIFNAME, NFT_REG_1);
-	if (s->ndevices == 1) {
-		nft_cmp(r, NFT_REG_1, s->device[0], sizeof(s->device[0]));
-		return true;
+	if (n == 1) {
+		nft_cmp(r, NFT_REG_1, device[0], sizeof(device[0]));
+		return;
 	}
-	e = calloc(s->ndevices, sizeof(*e));
-	for (size_t i = 0; e && i < s->ndevices; i++)
-		memcpy(e[i].key, s->device[i], strnlen(s->device[i], sizeof(s->device[i])));
+	e = calloc(n, sizeof(*e));
+	for (size_t i = 0; e && i < n; i++)
+		memcpy(e[i].key, device[i], strnlen(device[i], sizeof(device[i])));
 	if (!e)
 		nft_batch_fail(b, -ENOMEM);
-	nft_set_add(b, KEEP, &set, "keep: set of devices");
-	nft_elems_add(b, KEEP, &set, e, e ? s->ndevices : 0, "keep: set of devices");
+	nft_set_add(b, table, &set, "set of devices");
+	nft_elems_add(b, table, &set, e, e ? n : 0, "set of devices");
 	nft_lookup(r, set.name, set.id, NFT_REG_1);
 	free(e);
-	return true;
 }
 
 static void loopback_rule(struct nft_batch *b, const char *in, int verdict, const char *chain)
@@ -221,7 +217,8 @@ static void entry_rules(struct nft_batch *b, const struct rules_spec *s, const s
 
 	daddr_rules(b, "local", NEVER, NFT_GOTO, "pass");
 	r = nft_rule(KEEP, "local");
-	if (device_match(&r, b, s)) {
+	if (s->ndevices) {
+		rules_device_match(&r, b, KEEP, s->device, s->ndevices);
 		egress_rule(&r, b, m);
 		r = nft_rule(KEEP, "local");
 	}
@@ -282,10 +279,9 @@ static void refuse_rules(struct nft_batch *b, const struct rules_spec *s)
 
 	daddr_rules(b, "refuse_local", NEVER, NF_ACCEPT, NULL);
 	r = nft_rule(KEEP, "refuse_local");
-	if (device_match(&r, b, s))
-		nft_verdict(&r, NFT_GOTO, "refuse_hit");
-	else
-		nft_verdict(&r, NF_ACCEPT, NULL);
+	if (s->ndevices)
+		rules_device_match(&r, b, KEEP, s->device, s->ndevices);
+	nft_verdict(&r, s->ndevices ? NFT_GOTO : NF_ACCEPT, s->ndevices ? "refuse_hit" : NULL);
 	nft_rule_add(&r, b, "keep: refuse local");
 
 	r = nft_rule(KEEP, "reject");

@@ -189,7 +189,7 @@ static void passed(struct judge *j, struct judge_packet *v)
 	/* Relaxed: sums. */
 	uint64_t before = atomic_fetch_add_explicit(&p->bytes, v->p.len, memory_order_relaxed);
 
-	v->busy = (before ^ (before + v->p.len)) >> LEASE_SHIFT != 0;
+	v->busy = !v->exit && (before ^ (before + v->p.len)) >> LEASE_SHIFT != 0;
 	if (unlikely(atomic_fetch_add_explicit(&p->packets, 1, memory_order_relaxed) == UINT32_MAX))
 		atomic_fetch_add_explicit(&j->area.pair_cold[v->pair].packets_high, 1, memory_order_relaxed);
 }

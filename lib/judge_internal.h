@@ -44,3 +44,5 @@ bool ledger_enforces(const struct judge *j, const struct account *a, const struc
 void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now);
 void ledger_unblock(struct judge *j, uint32_t slot, struct mono now);
 void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now);
+/* Under the lock: what passed on a lease has been added, or credit has come or gone. A threshold that it reached is told. */
+void ledger_leased(struct judge *j, uint32_t slot, struct mono now);

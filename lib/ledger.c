@@ -313,6 +313,20 @@ bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool 
 	return paid;
 }
 
+void ledger_leased(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+	const struct policy_rule *r = ledger_rule(j, slot);
+
+	ledger_refresh(j, slot, r, now);
+	if (!r || r->kind == RULE_CONTRACT || ledger_enforces(j, a, r, now) || !cross(a, c, ledger_terms(r), 0))
+		return;
+	touch(c, now);
+	ledger_report(j, slot, false, now);
+	ledger_refresh(j, slot, r, now);	/* the next threshold */
+}
+
 void ledger_undo(struct judge *j, uint32_t slot, uint64_t n, uint32_t tick)
 {
 	struct account *a = &j->area.account[slot];

@@ -36,33 +36,16 @@ struct ends {
 	const struct policy_dst *dst;
 };
 
-/* Every class of the pair is judged by the same rules. */
+/* Every class of the pair is judged by the same rules. By an exit's device nothing is leased: those classes are not asked. */
 static bool all_alike(const struct policy *p, const struct ends *e)
 {
-	uint32_t exits = p->h->nexits + 1;
+	const uint32_t step = p->h->nexits + 1;
 	struct policy_bits first, bits;
 
 	policy_match(p, e->src, e->dst, 0, 0, &first);
-	for (uint32_t c = 1; c < p->h->nclasses; c++) {
-		policy_match(p, e->src, e->dst, c, c % exits, &bits);
+	for (uint32_t c = step; c < p->h->nclasses; c += step) {
+		policy_match(p, e->src, e->dst, c, 0, &bits);
 		if (!same_bits(&first, &bits))
-			return false;
-	}
-	return true;
-}
-
-/* By whatever device it leaves. */
-static bool service_alike(const struct policy *p, const struct ends *e, const struct lease_hint *h)
-{
-	struct policy_bits first, bits;
-
-	for (uint32_t x = 0; x <= p->h->nexits; x++) {
-		uint32_t c = policy_class_of(p, h->proto, true, h->port, h->opener, x);
-
-		policy_match(p, e->src, e->dst, c, x, &bits);
-		if (x == 0)
-			first = bits;
-		else if (!same_bits(&first, &bits))
 			return false;
 	}
 	return true;
@@ -96,9 +79,9 @@ int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_ke
 	e.src = policy_src_of(p, &in);
 	e.dst = policy_dst_of(p, &out);
 	if (e.dst->flags & DST_INSIDE && !(e.dst->flags & DST_EXIT))
-		return -ENOENT;	/* egress by some devices only: the kernel's lookup does not ask by which */
+		return -ENOENT;	/* egress by some devices only */
 	if (!all_alike(p, &e)) {
-		if (hint->opener == OPENER_UNKNOWN || !service_alike(p, &e, hint))
+		if (hint->opener == OPENER_UNKNOWN)
 			return -ENOENT;
 		key.port = hint->port;
 		key.proto = hint->proto;
@@ -189,7 +172,7 @@ static void step_share(struct judge *j, uint32_t slot, uint32_t i, struct mono n
 		c->hold_until_ns = 0;
 	}
 	if (now.ns)
-		ledger_refresh(j, sh->account, ledger_rule(j, sh->account), now);
+		ledger_leased(j, sh->account, now);
 	account_unlock(x);
 }
 
@@ -229,23 +212,52 @@ static uint64_t headroom(struct judge *j, uint32_t slot, struct mono now)
 	ledger_refresh(j, slot, ledger_rule(j, slot), now);
 	cap = atomic_load_explicit(&a->cap, memory_order_relaxed);
 	spent = atomic_load_explicit(&a->spent, memory_order_relaxed);
-	if (now.ns < j->area.account_cold[slot].rest_until_ns)
-		cap = 0;
 	account_unlock(a);
 	return cap > spent ? cap - spent : 0;
+}
+
+/* Ran short a moment ago: the account lends nothing now. */
+static bool rests(struct judge *j, uint32_t slot, struct mono now)
+{
+	bool r;
+
+	account_lock(&j->area.account[slot]);
+	r = now.ns < j->area.account_cold[slot].rest_until_ns;
+	account_unlock(&j->area.account[slot]);
+	return r;
+}
+
+/* The first contract that packets would be charged to, or TABLE_NONE: rules pay. */
+static uint32_t contract_of(struct judge *j, const struct payers *p, struct mono now)
+{
+	for (uint32_t i = 0; i < p->n_contract; i++)
+		if (headroom(j, p->account[i], now) >= LEASE_MIN)
+			return i;
+	return TABLE_NONE;
+}
+
+static bool blocked_by_hand(const struct area *a, const struct payers *p)
+{
+	for (uint32_t i = p->n_contract; i < p->n_contract + p->n_rule; i++)
+		if (a->account[p->account[i]].key.kind == SUBJECT_TOTAL)	/* no rule has that */
+			return true;
+	return false;
 }
 
 /* [Z6] */
 static bool choose_payers(struct judge *j, const struct payers *p, struct mono now, struct lease *l)
 {
+	const uint32_t contract = contract_of(j, p, now);
 	uint32_t from = p->n_contract, n = p->n_rule;
 
-	for (uint32_t i = 0; i < p->n_contract; i++)
-		if (headroom(j, p->account[i], now) >= (uint64_t)LEASE_MIN * LEASE_SHARE) {
-			from = i;
-			n = 1;
-			break;
-		}
+	if (blocked_by_hand(&j->area, p))
+		return false;
+	if (contract != TABLE_NONE) {
+		if (headroom(j, p->account[contract], now) < (uint64_t)LEASE_MIN * LEASE_SHARE || rests(j, p->account[contract], now))
+			return false;
+		from = contract;
+		n = 1;
+	}
 	if (n > LEASE_ACCOUNTS)
 		return false;
 	for (uint32_t i = 0; i < n; i++)
@@ -297,12 +309,13 @@ uint64_t lease_grant(struct judge *j, uint32_t slot, uint64_t rate, struct mono 
 	uint32_t tightest = TABLE_NONE;
 
 	for (uint32_t i = 0; i < l->nshares; i++) {
-		const uint64_t share = headroom(j, l->share[i].account, now) / LEASE_SHARE;
+		const uint32_t account = l->share[i].account;
+		const uint64_t share = rests(j, account, now) ? 0 : headroom(j, account, now) / LEASE_SHARE;
 
 		if (share >= grant)
 			continue;
 		grant = share;
-		tightest = l->share[i].account;
+		tightest = account;
 	}
 	*ret_short = tightest;
 	if (grant < LEASE_MIN || (tightest != TABLE_NONE && grant < rate / 1000 * LEASE_LEAST_MS))
@@ -395,6 +408,19 @@ static bool pays_no_more(struct judge *j, uint32_t account, struct mono now)
 	       atomic_load_explicit(&a->spent, memory_order_relaxed) + 1;
 }
 
+/* Rules pay for it, and a contract that comes before them has room again. */
+static bool has_a_contract(struct judge *j, const struct lease *l, struct mono now)
+{
+	const uint32_t version = atomic_load_explicit(&j->area.h->list_version, memory_order_relaxed);
+	struct payers p;
+	uint32_t first;
+
+	if (!payers_known(&j->area, l->pair, version, &p) || !p.n_contract)
+		return false;
+	first = contract_of(j, &p, now);
+	return first != TABLE_NONE && p.account[first] != l->share[0].account;
+}
+
 bool lease_is_spent(struct judge *j, uint32_t slot, struct mono now)
 {
 	const struct lease *l = &j->area.lease[slot];
@@ -402,7 +428,7 @@ bool lease_is_spent(struct judge *j, uint32_t slot, struct mono now)
 	for (uint32_t i = 0; i < l->nshares; i++)
 		if (pays_no_more(j, l->share[i].account, now))
 			return true;
-	return false;
+	return has_a_contract(j, l, now);
 }
 
 bool lease_pays(const struct area *a, uint32_t slot, uint32_t account)
@@ -413,6 +439,25 @@ bool lease_pays(const struct area *a, uint32_t slot, uint32_t account)
 		if (l->share[i].account == account)
 			return true;
 	return false;
+}
+
+bool lease_is_between(const struct area *a, uint32_t slot, const struct prefix *src, const struct prefix *dst)
+{
+	const struct lease_key *k = &a->lease[slot].key;
+	const struct addr in = addr_from_v6(k->in);
+	struct addr out = { { 0 } }, masked = dst->addr;
+
+	if (!prefix_contains(src, &in))
+		return false;
+	if (dst->len == 0)
+		return true;
+	if (k->out_family == 4)
+		out = addr_from_v4(k->out);
+	else
+		memcpy(out.b, k->out, sizeof(k->out));
+	if (k->out_family == 6 && dst->len > 64)	/* the pair is the /64 */
+		masked = addr_mask(&dst->addr, 64);
+	return prefix_contains(dst, &out) || addr_cmp(&masked, &out) == 0;
 }
 
 void lease_rest(struct judge *j, uint32_t account, struct mono now)

@@ -17,12 +17,13 @@
  *                      (area_check() looks).
  * [Z5] Crash           a kill after any instruction: lease_recover() leaves every account as if the step was done or not begun. One
  *                      thread alone changes leases and what accounts have of them, so a step is absolute values behind one flag.
- * [Z6] One payer       a pair with contracts is leased from the first of them that has room, and nothing else is charged; without, from
- *                      all its rules. As a packet would have been.
+ * [Z6] One payer       a pair with contracts is leased from the first of them that has room, and nothing else is charged; from all its
+ *                      rules when it has none, or none with LEASE_MIN left. As a packet would have been. A contract that has more
+ *                      but too little to lend, or none to lend now, keeps the pair in the queue. A block by hand leases nothing.
  * Threads  all of it one thread (the engine's main thread), beside any number of workers.
  * Not leased  overflow records, the pseudo-hosts gateway and unlisted (many sources), pairs with more than LEASE_ACCOUNTS accounts,
- *             pairs that are egress, or whose rules differ, by the device they leave by, and IPv6 pairs where a rule tells
- *             addresses of one /64 apart.
+ *             what leaves by an exit's device (its rules may be others than those of the same pair elsewhere), pairs that are egress by
+ *             their device alone, and IPv6 pairs where a rule tells addresses of one /64 apart.
  */
 #pragma once
 
@@ -65,9 +66,11 @@ uint64_t lease_lost(struct judge *j, uint32_t slot, struct mono now);
 /* Closed or lost: forget it; its generation is never used again. */
 void lease_free(struct judge *j, uint32_t slot);
 
-/* Should not go on: an account is blocked, has nothing left, or its decision or contract is over. */
+/* Should not go on: an account is blocked, has nothing left, its decision or contract is over, or rules pay for it although a
+ * contract of the pair has room again [Z6]. */
 bool lease_is_spent(struct judge *j, uint32_t slot, struct mono now);
 bool lease_pays(const struct area *a, uint32_t slot, uint32_t account);
+bool lease_is_between(const struct area *a, uint32_t slot, const struct prefix *src, const struct prefix *dst);	/* or may be */
 
 /* The account ran short of credit that was out on lease: no grant from it for LEASE_REST_S. */
 void lease_rest(struct judge *j, uint32_t account, struct mono now);

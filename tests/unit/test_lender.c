@@ -209,6 +209,123 @@ static void one_contract_pays(void **state)
 	sane();
 }
 
+/* What belongs to a contract is leased from it or not at all, while it has room; then from the rules, until it has room again. */
+static void a_contract_first(void **state)
+{
+	static const char rules[] = "contracts:\n  - {name: backup, from: 10.0.0.0/8, to: outside, budget: {per: pair, 1m: 20MB}, "
+				    "until: never, owner: x}\n" PAIR_RULE;
+	struct lease_hint h;
+	uint32_t slot, near, contract;
+
+	(void)state;
+	begin(rules, plain);
+	h = hint_of(0);
+	slot = opened(0);
+	contract = w.j.area.lease[slot].share[0].account;
+	lease_rest(&w.j, contract, w.now);
+	assert_int_equal(lease_grant(&w.j, slot, MB, w.now, &near), 0);
+	assert_int_equal(near, contract);
+	lease_free(&w.j, slot);
+	assert_int_equal(lease_open(&w.j, &h, w.now, &slot), -ENOENT);	/* it rests: that is no reason to take the rules' */
+	w.now = mono_add_s(w.now, LEASE_REST_S);
+	assert_int_equal(pour(server, outside, 19800), 19800000);
+	assert_int_equal(lease_open(&w.j, &h, w.now, &slot), -ENOENT);	/* 199 kB are left: too little to lend */
+	assert_int_equal(pour(server, outside, 300), 300000);
+	assert_int_equal(total_of("pair"), 101000);
+	slot = opened(0);
+	assert_int_not_equal(w.j.area.lease[slot].share[0].account, contract);
+	assert_false(lease_is_spent(&w.j, slot, w.now));
+	pass_time(70);
+	assert_true(lease_is_spent(&w.j, slot, w.now));	/* the contract has room again */
+	lease_free(&w.j, slot);
+	slot = opened(0);
+	assert_int_equal(w.j.area.lease[slot].share[0].account, contract);
+	sane();
+}
+
+/* A threshold that is reached by what passed on a lease is told, also when no packet comes to the queue any more. */
+static void an_alert_by_lease(void **state)
+{
+	uint32_t slot, near;
+	uint64_t g;
+
+	(void)state;
+	begin("rules:\n  - {name: host, from: 10.0.0.0/8, to: outside, per: host, limit: {1h: 100MB}, action: alert}\n", plain);
+	slot = opened(0);
+	g = lease_grant(&w.j, slot, 10 * MB, w.now, &near);
+	assert_true(g > 10 * MB);
+	assert_int_equal(pour(server, "203.0.113.10", 95000), 95 * MB);	/* above the cap, which leaves room for the lease, below the limit */
+	assert_int_equal(atomic_load(&w.j.area.h->next_finding), 1);
+	lease_settle(&w.j, slot, 10 * MB, 10000, w.now);
+	assert_int_equal(atomic_load(&w.j.area.h->next_finding), 2);
+	assert_int_equal(total_of("host"), 105 * MB + 1000);
+	sane();
+}
+
+/* An exit's device may have rules of its own: what leaves by it asks for no lease, and the pair's other bytes have theirs. */
+static void not_by_an_exit(void **state)
+{
+	struct judge_packet v = { .p = { .len = 2 * LEASE_MIN, .proto = 6 } };
+
+	(void)state;
+	begin("exits:\n  vpn: {interfaces: [wg0]}\nrules:\n"
+	      "  - {name: quiet, from: 10.0.0.0/8, to: vpn, per: host, limit: {1h: 1MB}, action: block}\n"
+	      "  - {name: pair, from: 10.0.0.0/8, to: outside, per: pair, limit: {1h: 100MB}, action: block}\n",
+	      plain);
+	assert_int_equal(addr_parse(server, &v.p.src), 0);
+	assert_int_equal(addr_parse(outside, &v.p.dst), 0);
+	judge_batch(&w.j, &v, 1, w.now);
+	assert_true(v.pass && v.busy);
+	assert_int_equal(w.j.area.lease[opened(0)].nshares, 1);
+	v.exit = 1;
+	judge_batch(&w.j, &v, 1, w.now);
+	assert_true(v.pass && !v.busy);
+}
+
+static void between(void **state)
+{
+	static const struct {
+		const char *src, *dst;
+		bool is;
+	} t[] = {
+		{ "10.20.0.15", "203.0.113.9", true },	{ "10.20.0.0/24", "203.0.113.0/24", true }, { "10.20.0.15", "0.0.0.0/0", true },
+		{ "10.20.0.16", "203.0.113.9", false }, { "10.20.0.15", "203.0.113.8", false },	    { "10.20.0.15", "2001:db8::1", false },
+	};
+	const struct prefix anywhere = { .len = 0 };
+	struct prefix src, dst;
+	uint32_t slot;
+
+	(void)state;
+	begin(PAIR_RULE, plain);
+	slot = opened(0);
+	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
+		assert_int_equal(prefix_parse(t[i].src, &src), 0);
+		assert_int_equal(prefix_parse(t[i].dst, &dst), 0);
+		assert_int_equal(lease_is_between(&w.j.area, slot, &src, &dst), t[i].is);
+	}
+	assert_int_equal(prefix_parse(server, &src), 0);
+	assert_true(lease_is_between(&w.j.area, slot, &src, &anywhere));
+}
+
+/* A hint that was under way as a block by hand came. */
+static void none_where_blocked_by_hand(void **state)
+{
+	static const char rules[] = "contracts:\n  - {name: backup, from: 10.0.0.0/8, to: outside, budget: {per: pair, 1m: 20MB}, "
+				    "until: never, owner: x}\n" PAIR_RULE;
+	struct area_dynamic d = { .uid = 0x80000001, .until_ns = UINT64_MAX };
+	struct lease_hint h;
+	uint32_t slot;
+
+	(void)state;
+	begin(rules, plain);
+	h = hint_of(0);
+	assert_int_equal(prefix_parse(server, &d.src), 0);
+	assert_int_equal(judge_block(&w.j, &d, w.now), 0);
+	assert_int_equal(lease_open(&w.j, &h, w.now, &slot), -ENOENT);
+	assert_false(send_as(server, outside, 1000, plain));
+	assert_int_equal(lease_open(&w.j, &h, w.now, &slot), -ENOENT);
+}
+
 static void by_service(void **state)
 {
 	const struct how to443 = { .opener = OPENER_INSIDE, .sport = 40000, .dport = 443 };
@@ -282,7 +399,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(size_of_a_grant), cmocka_unit_test(second_look), cmocka_unit_test(held_then_passed),
-		cmocka_unit_test(a_slow_recall_blocks_nothing), cmocka_unit_test(held_not_for_ever), cmocka_unit_test(one_contract_pays), cmocka_unit_test(by_service),
+		cmocka_unit_test(a_slow_recall_blocks_nothing), cmocka_unit_test(held_not_for_ever),
+		cmocka_unit_test(one_contract_pays), cmocka_unit_test(a_contract_first), cmocka_unit_test(an_alert_by_lease),
+		cmocka_unit_test(not_by_an_exit), cmocka_unit_test(between), cmocka_unit_test(none_where_blocked_by_hand),
+		cmocka_unit_test(by_service),
 		cmocka_unit_test(step_after_a_kill), cmocka_unit_test(raised_by_others),
 	};
 
