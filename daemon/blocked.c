@@ -117,7 +117,7 @@ static void dynamic_elements(const struct engine *e, uint32_t uid, uint32_t slot
 			continue;
 		if (d->dst.len == 0)
 			add_address(l, slot, RULES_BLOCK_HOST, true, d->src.addr, (struct prefix){ 0 }, ms);
-		else if (d->dst.len == 128 && addr_is_v4(&d->dst.addr))
+		else if (d->dst.len == (addr_is_v4(&d->dst.addr) ? 128 : 64))
 			add_address(l, slot, RULES_BLOCK_PAIR, true, d->src.addr, d->dst, ms);
 	}
 }

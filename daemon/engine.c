@@ -148,7 +148,27 @@ static void check_area(struct engine *e, const struct proto_msg *m)
 	tell(FD_PEER, PROTO_REPLY, m->token, r, 0, r < 0 ? why : "", -1);
 }
 
-static int decide(struct engine *e, const struct proto_msg *m, struct mono now, uint32_t *count)
+static void say_wider(const struct area_dynamic *d, char text[200])
+{
+	char src[PREFIX_STRLEN], dst[PREFIX_STRLEN] = "anywhere";
+
+	if (d->dst.len)
+		prefix_format(&d->dst, dst);
+	snprintf(text, 200, "a block by hand reaches further, %s to %s by %.40s: unblock just that, or wait for its end",
+		 prefix_format(&d->src, src), dst, d->author);
+}
+
+static int unblock(struct engine *e, const struct proto_decision *d, struct mono now, uint32_t *count, char text[200])
+{
+	const struct area_dynamic *wider;
+	int r = judge_unblock(&e->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, count, &wider);
+
+	if (r == -EBUSY)
+		say_wider(wider, text);
+	return r;
+}
+
+static int decide(struct engine *e, const struct proto_msg *m, struct mono now, uint32_t *count, char text[200])
 {
 	const struct proto_decision *d = &m->u.decision;
 	struct area_dynamic x = dynamic_of(d, now);
@@ -156,7 +176,7 @@ static int decide(struct engine *e, const struct proto_msg *m, struct mono now, 
 	*count = 1;
 	switch (m->kind) {
 	case PROTO_UNBLOCK:
-		return judge_unblock(&e->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, count);
+		return unblock(e, d, now, count, text);
 	case PROTO_ALLOW:
 		return judge_allow(&e->judge, &x, now);
 	case PROTO_BLOCK:
@@ -173,20 +193,22 @@ static int decide(struct engine *e, const struct proto_msg *m, struct mono now, 
 
 static void decision(struct engine *e, const struct proto_msg *m)
 {
-	struct mono now;
+	const struct mono now = clock_mono();
+	char text[200] = "";
 	uint32_t n = 0;
-	int r;
+	int r = decide(e, m, now, &n, text);
 
-	leases_end_all(e);	/* what they passed is settled first, and what it concerns is judged by it at once */
-	now = clock_mono();
-	r = decide(e, m, now, &n);
+	if (r == -ENOENT)
+		snprintf(text, sizeof(text), "nothing is blocked there");
+	else if (r == -ENOSPC)
+		snprintf(text, sizeof(text), "too many decisions in force");
+	else if (r == -EEXIST)
+		snprintf(text, sizeof(text), "a decision with this id is in force");
+	/* What it concerns is judged by it at once. An unblock and the end of observing only give: what was leased stays paid. */
+	if (r == 0 && (m->kind == PROTO_BLOCK || m->kind == PROTO_ALLOW))
+		leases_end_between(e, &m->u.decision.src, &m->u.decision.dst);
 	blocked_review(e, now);
-	tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0 ? n : 0,
-	     r == -ENOENT   ? "nothing is blocked there"
-	     : r == -ENOSPC ? "too many decisions in force"
-	     : r == -EEXIST ? "a decision with this id is in force"
-			    : "",
-	     -1);
+	tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0 ? n : 0, text, -1);
 }
 
 static void command(struct engine *e)

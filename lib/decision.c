@@ -19,43 +19,50 @@ static bool in_matches(const struct judge *j, const uint8_t in[16], const struct
 	return host >= 0 && j->policy->host[host].uid == uid;
 }
 
-static bool out_matches(const struct account_key *k, const struct prefix *dst)
+/* dst as outside() makes it. */
+static bool out_matches(const uint8_t out[8], uint8_t family, const struct prefix *dst)
 {
-	struct addr a;
+	struct addr a = { { 0 } };
 
 	if (dst->len == 0)
 		return true;
-	if (k->out_family == 4) {
-		a = addr_from_v4(k->out);
-		return prefix_contains(dst, &a);
-	}
-	memset(&a, 0, sizeof(a));
-	memcpy(a.b, k->out, sizeof(k->out));
-	if (dst->len < 64)
-		return prefix_contains(dst, &a);
-	return memcmp(dst->addr.b, k->out, sizeof(k->out)) == 0;	/* an outside IPv6 address is its /64 */
+	if (family == 4)
+		a = addr_from_v4(out);
+	else
+		memcpy(a.b, out, 8);
+	return prefix_contains(dst, &a);
 }
 
-static bool group_matches(const struct judge *j, uint32_t rule, const struct prefix *src)
+/* An outside IPv6 address is its /64: pairs know no more. */
+static struct prefix outside(const struct prefix *dst)
 {
-	const struct policy_bits *from = &policy_src_of(j->policy, &src->addr)->from;
-
-	return from->w[rule / 64] >> rule % 64 & 1;
+	if (dst->len <= 64 || addr_is_v4(&dst->addr))
+		return *dst;
+	return (struct prefix){ .addr = addr_mask(&dst->addr, 64), .len = 64 };
 }
 
-static bool concerns(struct judge *j, uint32_t slot, const struct policy_rule *r, const struct prefix *src,
+/* Packets to dst are charged to the rule: it names dst, or the pair that crossed its limit goes there (by an exit's device). */
+static bool goes_there(const struct judge *j, uint32_t slot, uint32_t rule, const struct prefix *dst)
+{
+	const uint32_t pair = j->area.account_cold[slot].pair;
+
+	if (dst->len == 0 || policy_bit(&policy_dst_of(j->policy, &dst->addr)->to, rule))
+		return true;
+	return pair != TABLE_NONE && table_is_full(&j->area.pairs, pair) &&
+	       out_matches(j->area.pair[pair].key.out, j->area.pair[pair].key.out_family, dst);
+}
+
+static bool concerns(const struct judge *j, uint32_t slot, const struct policy_rule *r, const struct prefix *src,
 		     const struct prefix *dst)
 {
 	const struct account_key *k = &j->area.account[slot].key;
+	const uint32_t rule = (uint32_t)(r - j->policy->rule);
 
-	switch (k->kind) {
-	case SUBJECT_PAIR:
-		return in_matches(j, k->in, src) && out_matches(k, dst);
-	case SUBJECT_HOST:
-		return in_matches(j, k->in, src);
-	default:
-		return r && group_matches(j, (uint32_t)(r - j->policy->rule), src);
-	}
+	if (k->kind == SUBJECT_PAIR)
+		return in_matches(j, k->in, src) && out_matches(k->out, k->out_family, dst);
+	if (k->kind == SUBJECT_HOST ? !in_matches(j, k->in, src) : !policy_bit(&policy_src_of(j->policy, &src->addr)->from, rule))
+		return false;
+	return goes_there(j, slot, rule, dst);
 }
 
 static uint64_t default_budget(const struct policy_rule *r)
@@ -80,41 +87,64 @@ static void grant(struct judge *j, uint32_t slot, const struct policy_rule *r, u
 	mark_for_review(&j->area, slot);
 }
 
-/* Manual blocks that cover the pair end too. */
-static uint32_t lift_blocks(struct judge *j, const struct prefix *src, const struct prefix *dst)
+static bool within(const struct prefix *x, const struct prefix *all)
 {
+	return x->len >= all->len && (all->len == 0 || prefix_contains(all, &x->addr));
+}
+
+static bool overlap(const struct prefix *x, const struct prefix *y)
+{
+	return within(x, y) || within(y, x);
+}
+
+static void lift(struct judge *j, struct area_dynamic *d)
+{
+	struct account_key k = { .kind = SUBJECT_TOTAL, .rule = d->uid };
+	uint32_t slot = table_find(&j->area.accounts, area_account_hash(&j->area, &k), (const struct table_key *)&k);
+
+	if (slot != TABLE_NONE) {
+		account_lock(&j->area.account[slot]);
+		__atomic_store_n(&j->area.account_cold[slot].blocked_until_ns, 0, __ATOMIC_RELAXED);
+		account_unlock(&j->area.account[slot]);
+	}
+	d->until_ns = 0;	/* the review drops it */
+}
+
+/* Blocks by hand within src and dst end. -EBUSY: one that reaches further holds some of it. */
+static int lift_blocks(struct judge *j, const struct prefix *src, const struct prefix *dst, struct mono now, uint32_t *ret_n,
+		       const struct area_dynamic **ret_wider)
+{
+	struct area_dynamic *inner[AREA_DYNAMIC];
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
 		struct area_dynamic *d = &j->area.h->dynamic[i];
-		struct account_key k = { .kind = SUBJECT_TOTAL, .rule = d->uid };
-		uint32_t slot;
 
-		if (d->kind != DYNAMIC_BLOCK || !prefix_contains(&d->src, &src->addr))
+		if (d->kind != DYNAMIC_BLOCK || now.ns >= d->until_ns || !overlap(&d->src, src) || !overlap(&d->dst, dst))
 			continue;
-		if (d->dst.len && dst->len && !prefix_contains(&d->dst, &dst->addr))
-			continue;
-		slot = table_find(&j->area.accounts, area_account_hash(&j->area, &k), (const struct table_key *)&k);
-		if (slot != TABLE_NONE) {
-			account_lock(&j->area.account[slot]);
-			__atomic_store_n(&j->area.account_cold[slot].blocked_until_ns, 0, __ATOMIC_RELAXED);
-			account_unlock(&j->area.account[slot]);
+		if (!within(&d->src, src) || !within(&d->dst, dst)) {
+			*ret_wider = d;
+			return -EBUSY;
 		}
-		d->until_ns = 0;	/* the review drops it */
-		n++;
+		inner[n++] = d;
 	}
-	return n;
+	for (uint32_t i = 0; i < n; i++)
+		lift(j, inner[i]);
+	*ret_n = n;
+	return 0;
 }
 
-int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix *dst, uint64_t budget, uint32_t ttl_s,
-		  struct mono now, uint32_t *ret_count)
+int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix *to, uint64_t budget, uint32_t ttl_s,
+		  struct mono now, uint32_t *ret_count, const struct area_dynamic **ret_wider)
 {
+	const struct prefix dst = outside(to);
 	struct area *a = &j->area;
-	uint32_t n = lift_blocks(j, src, dst);
+	uint32_t n;
+	int e = lift_blocks(j, src, &dst, now, &n, ret_wider);
 
-	if (!j->policy)
-		return -ENOENT;
-	for (uint32_t i = 0; i < a->h->accounts; i++) {
+	if (e < 0)
+		return e;
+	for (uint32_t i = 0; j->policy && i < a->h->accounts; i++) {
 		const struct policy_rule *r;
 
 		if (!table_is_full(&a->accounts, i) ||
@@ -122,7 +152,7 @@ int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix
 			continue;
 		account_lock(&a->account[i]);
 		r = ledger_rule(j, i);
-		if (r && concerns(j, i, r, src, dst)) {
+		if (r && concerns(j, i, r, src, &dst)) {
 			grant(j, i, r, budget, ttl_s, now);
 			n++;
 		}
@@ -163,6 +193,7 @@ static int dynamic_account(struct judge *j, const struct area_dynamic *d, uint32
 static void begin(struct judge *j, struct area_dynamic *at, const struct area_dynamic *d, enum dynamic_kind kind)
 {
 	*at = *d;
+	at->dst = outside(&d->dst);
 	at->kind = DYNAMIC_NONE;
 	/* Release: pairs with the acquire in add_dynamic(). */
 	__atomic_store_n(&at->kind, kind, __ATOMIC_RELEASE);

@@ -146,14 +146,14 @@ static bool any_blocked(const struct judge *j, const struct payers *l)
 	return false;
 }
 
-/* A blocked account refuses before any other is charged. */
-static bool blocked_refuses(struct judge *j, struct judge_packet *v, const struct payers *l, struct mono now)
+/* A blocked account refuses before any other is charged. by_hand: only those of decisions. */
+static bool blocked_refuses(struct judge *j, struct judge_packet *v, const struct payers *l, bool by_hand, struct mono now)
 {
 	for (unsigned i = l->n_contract; i < l->n_contract + l->n_rule; i++) {
 		uint32_t slot = l->account[i];
 		uint32_t state = atomic_load_explicit(&j->area.account[slot].state, memory_order_relaxed);
 
-		if (!(state & ACCOUNT_BLOCKED))
+		if (!(state & ACCOUNT_BLOCKED) || (by_hand && j->area.account[slot].key.kind != SUBJECT_TOTAL))
 			continue;
 		if (!ledger_charge(j, v, slot, false, l->protected, now)) {
 			v->refused_by = slot;	/* or held by it */
@@ -164,10 +164,16 @@ static bool blocked_refuses(struct judge *j, struct judge_packet *v, const struc
 	return false;
 }
 
+/* A block by hand comes before contracts, these before rules. */
+static bool hand_refuses(struct judge *j, struct judge_packet *v, const struct payers *l, struct mono now)
+{
+	return l->n_contract && unlikely(any_blocked(j, l)) && blocked_refuses(j, v, l, true, now);
+}
+
 static bool rules_pay(struct judge *j, struct judge_packet *v, const struct payers *l, uint32_t tick,
 		      struct mono now)
 {
-	if (unlikely(any_blocked(j, l)) && !l->protected && blocked_refuses(j, v, l, now))
+	if (unlikely(any_blocked(j, l)) && !l->protected && blocked_refuses(j, v, l, false, now))
 		return false;
 	for (unsigned i = l->n_contract; i < l->n_contract + l->n_rule; i++) {
 		uint32_t slot = l->account[i];
@@ -240,7 +246,8 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 	v->refused_by = TABLE_NONE;
 	v->hold = v->busy = 0;
 	payers_of(j, v, version, now, &l);
-	v->pass = contract_pays(j, v, &l, tick, now) || (!v->hold && rules_pay(j, v, &l, tick, now));
+	v->pass = !hand_refuses(j, v, &l, now) &&
+		  (contract_pays(j, v, &l, tick, now) || (!v->hold && rules_pay(j, v, &l, tick, now)));
 	if (unlikely(v->hold)) {
 		count(j, AC_HELD, 1);
 		return;

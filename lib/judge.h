@@ -4,7 +4,8 @@
  *
  * [J1] Paid first   a packet passes only after every account that judges it has paid; if one refuses, the earlier ones
  *                   are given back.
- * [J2] Zero past    in enforce mode nothing passes beyond a blocking limit, on any number of threads.
+ * [J2] Zero past    in enforce mode nothing passes beyond a blocking limit, on any number of threads. A block by hand refuses
+ *                   before contracts and `allow` are asked.
  * [J3] No way round every packet with readable addresses is charged to a pair, or to its host's overflow record when the
  *                   table is full; one without readable addresses is counted (AC_NO_ADDRESS_BYTES) and passes or not
  *                   by `failure`.
@@ -72,9 +73,13 @@ void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, u
  * follow at once. Call when no worker still judges by the old one. */
 void judge_policy_changed(struct judge *j, struct mono now);
 
-/* Decisions; one thread. 0, -ENOENT (nothing to unblock), -ENOSPC. */
+/* Decisions; one thread. 0, -ENOENT (nothing to unblock), -ENOSPC. An outside IPv6 address stands for its /64 in all of them.
+ *
+ * Unblock lifts blocks by hand that lie within src and dst (dst of length 0: anywhere), and gives a budget to the blocked accounts that
+ * packets from src to dst are charged to. -EBUSY: a block by hand that reaches further would go on refusing them: nothing was
+ * changed, *ret_wider is that block. */
 int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix *dst, uint64_t budget, uint32_t ttl_s,
-		  struct mono now, uint32_t *ret_count) MUST_CHECK;
+		  struct mono now, uint32_t *ret_count, const struct area_dynamic **ret_wider) MUST_CHECK;
 int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 

@@ -43,14 +43,21 @@ struct account_terms ledger_terms(const struct policy_rule *r)
 	return r ? (struct account_terms){ r->limit, r->nlimits } : (struct account_terms){ NULL, 0 };
 }
 
-bool ledger_enforces(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now)
+/* Something happens at its limits, not only at doublings. While all blocking is off for a time too: then what goes beyond takes the slow
+ * path, and nothing is lent beyond, so at the end of that time no packet finds room that it should not have. */
+static bool stops_at_limits(const struct account *a, const struct policy_rule *r)
 {
 	if (!r)
 		return false;
 	if (r->kind == RULE_CONTRACT)
 		return true;	/* beyond a clause bytes fall to the rules, in every mode */
-	return r->enforce && !(state_of(a) & ACCOUNT_BRAKED) &&
-	       now.ns >= atomic_load_explicit(&j->area.h->observe_until_ns, memory_order_relaxed);
+	return r->enforce && !(state_of(a) & ACCOUNT_BRAKED);
+}
+
+bool ledger_enforces(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now)
+{
+	return stops_at_limits(a, r) && (r->kind == RULE_CONTRACT ||
+	       now.ns >= atomic_load_explicit(&j->area.h->observe_until_ns, memory_order_relaxed));
 }
 
 static bool expired(const struct judge *j, const struct policy_rule *r, struct mono now)
@@ -64,7 +71,7 @@ void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r,
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
 
-	account_refresh(a, c, ledger_terms(r), ledger_enforces(j, a, r, now), now);
+	account_refresh(a, c, ledger_terms(r), stops_at_limits(a, r), now);
 	if (c->rule == ACCOUNT_DYNAMIC && c->grant_to)
 		account_set_cap(a, c, now.ns < c->grant_until_ns ? c->grant_to : 0);
 	else if (expired(j, r, now))

@@ -333,6 +333,7 @@ static void step_unblock(struct scenario *s)
 	const struct ends e = take_ends(s, true);
 	const struct prefix anywhere = { .len = 0 };
 	uint64_t budget = 0, want;
+	const struct area_dynamic *wider;
 	uint32_t got = 0, ttl_s;
 
 	if (take_if(s, "budget"))
@@ -341,7 +342,7 @@ static void step_unblock(struct scenario *s)
 	ttl_s = (uint32_t)(take_ns(s) / NS_PER_S);
 	take_word(s, "expect");
 	want = take_number(s, "how many");
-	if (judge_unblock(&s->judge, &e.src, e.anywhere ? &anywhere : &e.dst, budget, ttl_s, s->now, &got) < 0)
+	if (judge_unblock(&s->judge, &e.src, e.anywhere ? &anywhere : &e.dst, budget, ttl_s, s->now, &got, &wider) < 0)
 		got = 0;
 	if (got != want)
 		fail(s, "%" PRIu32 " unblocked, expected %" PRIu64, got, want);

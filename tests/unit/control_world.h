@@ -49,6 +49,7 @@ static inline int world_command(void *relay, struct proto_msg *m, struct proto_r
 {
 	struct world *w = relay;
 	const struct proto_decision *d = &m->u.decision;
+	const struct area_dynamic *wider;
 	struct mono now = clock_mono();
 	struct area_dynamic x = { .src = d->src, .dst = d->dst, .budget = d->budget, .since_ns = now.ns };
 
@@ -70,7 +71,7 @@ static inline int world_command(void *relay, struct proto_msg *m, struct proto_r
 	x.uid = hash_uid(x.id, strlen(x.id));
 	x.until_ns = mono_add_s(now, d->ttl_s).ns;
 	if (m->kind == PROTO_UNBLOCK) {
-		ret->result = judge_unblock(&w->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, &ret->count);
+		ret->result = judge_unblock(&w->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, &ret->count, &wider);
 	} else if (m->kind == PROTO_ALLOW) {
 		ret->result = judge_allow(&w->judge, &x, now);
 	} else if (m->kind == PROTO_BLOCK) {
