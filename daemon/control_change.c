@@ -1,7 +1,9 @@
 /* control_change.c - what changes something: decisions by hand, policy, the engine's own check. [CT1] */
 #include <errno.h>
+#include <ifaddrs.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +85,19 @@ static bool same_family(const struct prefix *a, const struct prefix *b)
 	return addr_is_v4(&a->addr) == addr_is_v4(&b->addr);
 }
 
+/* A network that holds all of IPv4 (which lies within ::ffff:0:0/96) was meant for IPv6 alone. */
+static int one_family(struct control_call *q, const struct control_name *n)
+{
+	const struct addr v4 = addr_from_v4("\0\0\0");
+	char text[PREFIX_STRLEN];
+
+	for (uint32_t i = 0; i < n->n; i++)
+		if (n->prefix[i].len < 96 && prefix_contains(&n->prefix[i], &v4))
+			return control_refuse(q, -EINVAL, "%s holds IPv4 too: name a network of one family, such as 2000::/3 or 0.0.0.0/0",
+					      prefix_format(&n->prefix[i], text));
+	return 0;
+}
+
 /* For every address of the source and of the destination. *ret_count: what the engine touched. `none_is_ok`: -ENOENT
  * of one is no failure while another succeeds (unblock: accounts of a named host are one). */
 static int decide_all(struct control_call *q, uint16_t kind, const struct change *x, bool none_is_ok,
@@ -93,6 +108,11 @@ static int decide_all(struct control_call *q, uint16_t kind, const struct change
 	int r = 0;
 
 	*ret_count = 0;
+	r = one_family(q, &x->in);
+	if (r == 0)
+		r = one_family(q, &x->out);
+	if (r < 0)
+		return r;
 	for (unsigned i = 0; i < x->in.n; i++)
 		for (unsigned k = 0; k < outs; k++) {
 			const struct prefix *dst = x->out.n ? &x->out.prefix[k] : NULL;
@@ -122,6 +142,51 @@ static int only_real(struct control_call *q, const struct change *x, const char 
 	if (!x->in.pseudo)
 		return 0;
 	return control_refuse(q, -EINVAL, "%s: %s stands for many addresses; name one", verb, x->host);
+}
+
+/* An address of the gateway: what it sends itself may be named, wherever the address lies. */
+static bool is_own(const struct addr *a)
+{
+	struct ifaddrs *all = NULL;
+	bool is = false;
+
+	if (getifaddrs(&all) < 0)
+		return true;	/* not known: nothing is refused for it */
+	for (const struct ifaddrs *i = all; i && !is; i = i->ifa_next) {
+		struct addr own;
+
+		if (!i->ifa_addr)
+			continue;
+		if (i->ifa_addr->sa_family == AF_INET)
+			own = addr_from_v4(&((const struct sockaddr_in *)i->ifa_addr)->sin_addr);
+		else if (i->ifa_addr->sa_family == AF_INET6)
+			own = addr_from_v6(&((const struct sockaddr_in6 *)i->ifa_addr)->sin6_addr);
+		else
+			continue;
+		is = addr_cmp(&own, a) == 0;
+	}
+	freeifaddrs(all);
+	return is;
+}
+
+/* What is not inside sends nothing that leaves: a block of it would look like one and stop nothing. */
+static int only_inside(struct control_call *q, const struct change *x, const char *verb)
+{
+	const struct policy *p = q->ctx->policy;
+	char text[PREFIX_STRLEN], inside[PREFIX_STRLEN];
+
+	if (!p || x->in.pseudo || x->in.host >= 0)
+		return 0;
+	for (uint32_t i = 0; i < x->in.n; i++) {
+		const struct prefix *in = &x->in.prefix[i];
+
+		if (in->len < 128 || policy_src_of(p, &in->addr)->flags & (SRC_INSIDE | SRC_EXIT) || is_own(&in->addr))
+			continue;
+		prefix_format(in, text);
+		return control_refuse(q, -EINVAL, "%s: %s is not inside. To %s it as a destination: egressctl %s %s %s", verb, text, verb, verb,
+				      p->h->ninside ? prefix_format(&p->inside[0], inside) : "HOST", text);
+	}
+	return 0;
 }
 
 static void describe(const struct change *x, const char *verb, char *buf, size_t size)
@@ -161,6 +226,8 @@ int control_block(struct control_call *q, json_t *reply)
 	if (r == 0)
 		r = only_real(q, &x, "block");
 	if (r == 0)
+		r = only_inside(q, &x, "block");
+	if (r == 0)
 		r = decide_all(q, PROTO_BLOCK, &x, false, &count);
 	return finish(q, "block", &x, r, count, reply);
 }
@@ -192,6 +259,8 @@ int control_allow(struct control_call *q, json_t *reply)
 		r = control_name_in(q, x.host, false, &x.in);
 	if (r == 0)
 		r = only_real(q, &x, "allow");
+	if (r == 0)
+		r = only_inside(q, &x, "allow");
 	if (r == 0 && (x.in.n > 1 || x.out.n > 1))
 		/* One budget each would be more than was asked for. */
 		r = control_refuse(q, -EINVAL, "allow: name one address or network on each side: its budget is one");

@@ -92,6 +92,15 @@ says "shown as by hand" '^block by hand: 10.20.0.16/32 -> 203.0.113.10/32 .*by u
 code "unblock lifts it" 0 ctl unblock 10.20.0.16 203.0.113.10 --reason CHG-3
 lab_wait 3 in_ns sakura2 ping -nqc 1 -W 1 203.0.113.10 && ok "it passes again" || not_ok "it does not pass again"
 code "nothing to unblock is an answer" 1 ctl unblock 10.20.0.16 203.0.113.10 --reason CHG-3
+says "an outside address sends nothing" 'not inside. To block it as a destination: egressctl block 10.0.0.0/8 203.0.113.10' \
+	ctl block 203.0.113.10 --for 10m --reason CHG-3
+says "a network is of one family" 'holds IPv4 too: name a network of one family' ctl block ::/0 --for 10m --reason CHG-3
+code "an address of the gateway" 0 ctl block 192.0.2.1 203.0.113.77 --for 10m --reason CHG-3
+code "block a network" 0 ctl block 10.20.0.0/24 203.0.113.99 --for 10m --reason CHG-3
+says "a wider block is named" 'reaches further, 10.20.0.0/24 to 203.0.113.99.* by uid 0: unblock just that' \
+	ctl unblock 10.20.0.16 203.0.113.99 --reason CHG-3
+in_ns sakura2 ping -nqc 1 -W 1 203.0.113.99 >/dev/null && not_ok "an unblock took the wider block back" || ok "and stands"
+code "unblock just that" 0 ctl unblock 10.20.0.0/24 203.0.113.99 --reason CHG-3
 code "allow" 0 ctl allow 10.20.0.15 203.0.113.77 --budget 8MB --for 1h --reason CHG-4
 send 203.0.113.77 20000000
 n=$(total file01 203.0.113.77)
