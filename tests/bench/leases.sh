@@ -1,0 +1,71 @@
+#!/bin/bash
+# leases.sh: what leases cost beside the packets. 9,950 pairs send 1,500-byte packets, RATE (120,000) a second in all, which is
+# about what this machine can send and judge before the leases stand.
+#   main thread    settle, grants, raises and recalls together: time of the engine's main thread, share of one core, in each of
+#                  WINDOWS (15) times two seconds
+#   apply          milliseconds from the command to its answer when the policy is tightened with all those leases open; when it
+#                  answers nothing passes by the old policy any more
+# Figures are medians; low and high are the 2.5th and 97.5th percentile of the samples.
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+: "${WINDOWS:=15}" "${RATE:=120000}" "${EGRESSD_BUILD:=$PWD/build}"
+export EGRESSD_BUILD
+# shellcheck source=tests/live/lab.sh
+. tests/live/lab.sh
+lab_need jq
+exec 5>&1 >&2
+lab_up
+flood=$EGRESSD_BUILD/tests/live/flood
+for i in $(seq 100 149); do echo "addr add 10.20.0.$i/24 dev eth0"; done | in_ns sakura1 ip -batch -
+in_ns outside nft -f - <<-END
+	table ip sink {
+		chain arriving {
+			type filter hook prerouting priority -300
+			udp dport 7000 counter drop
+		}
+	}
+END
+policy() { # LIMIT
+	cat >"$LAB_DIR/policy.yaml" <<-END
+	version: 1
+	mode: enforce
+	inside: [10.0.0.0/8, "fd00::/8"]
+	rules:
+	  - {name: pair, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: $1, 24h: 10TB}, action: block}
+	  - {name: host, from: 10.20.0.0/24, to: outside, per: host, limit: {1h: 5TB}, action: block}
+	END
+}
+policy 1TB
+lab_egressd_start "$LAB_DIR/policy.yaml" || exit 1
+lab_start send sakura1 "$flood" send -S 50 -a 199 10.20.0.100 203.0.113.1 7000 9950 1472 "$RATE" 600s
+open_leases() { ctl --json status | jq .leases.now; }
+many() { [ "$(open_leases)" -ge 9000 ]; }
+lab_wait 60 many || { echo "only $(open_leases) leases"; exit 1; }
+
+# row NAME UNIT GOAL TEXT < SAMPLES
+row() {
+	sort -n | awk -v name="$1" -v unit="$2" -v goal="$3" '{ v[NR] = $1 } END {
+		lo = v[int(NR * 0.025) + 1]; hi = v[int(NR * 0.975 + 0.999)]; mid = v[int((NR + 1) / 2)]
+		printf "{\"name\":\"%s\",\"value\":%.2f,\"low\":%.2f,\"high\":%.2f,\"unit\":\"%s\",\"against\":null,", name, mid, lo, hi, unit
+		printf "\"command\":\"tests/bench/leases.sh\",\"aa_low\":null,\"aa_high\":null,\"goal\":\"at most %s\",", goal
+		printf "\"verdict\":\"%s\"}\n", hi <= goal ? "met" : mid <= goal ? "inconclusive" : "missed" }' >&5
+}
+engine=$(lab_child engine)
+ran() { cut -d ' ' -f 1 "/proc/$engine/task/$engine/schedstat"; }
+counters() { ctl --json status | jq -c '.leases | {now, grants, raises, recalls, bytes}'; }
+counters
+for _ in $(seq "$WINDOWS"); do
+	from=${EPOCHREALTIME/[.,]/} before=$(ran)
+	sleep 2
+	awk -v ns=$(($(ran) - before)) -v us=$((${EPOCHREALTIME/[.,]/} - from)) 'BEGIN { print ns / us / 10 }'
+done | tee >(cat >&2) >"$LAB_DIR/share"
+counters
+row "leases: main thread, 9,950 pairs at full rate" "% of a core" 5 <"$LAB_DIR/share"
+for i in $(seq "$WINDOWS"); do
+	policy $((1000 - i))GB
+	lab_wait 60 many || { echo "only $(open_leases) leases"; exit 1; }
+	from=${EPOCHREALTIME/[.,]/}
+	ctl apply "$LAB_DIR/policy.yaml" >/dev/null || exit 1
+	echo $(((${EPOCHREALTIME/[.,]/} - from) / 1000))
+done | tee >(cat >&2) >"$LAB_DIR/apply"
+row "leases: policy tightened, 9,950 leases open" "ms" 100 <"$LAB_DIR/apply"

@@ -1,0 +1,107 @@
+#!/bin/bash
+# lease_others.sh - what other admins do to leases while they pass packets: quotas reset, the ruleset flushed just below a limit, marks
+# forged by a local sender. A limit is passed by no more than what flows until it is noticed, under a second, and it is told.
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+# shellcheck source=tests/live/lab.sh
+. tests/live/lab.sh
+lab_need jq
+lab_up
+flood=$EGRESSD_BUILD/tests/live/flood
+LIMIT=100000000
+RATE=24560000	# bytes a second: 20,000 packets of 1,228
+cat >"$LAB_DIR/policy.yaml" <<END
+version: 1
+mode: enforce
+inside: [10.0.0.0/8, "fd00::/8"]
+rules:
+  - {name: pair, from: 10.20.0.0/24, to: outside, per: pair, limit: {1h: 100MB}, action: block}
+END
+# Forwarded and local packets, past all of ours; forged: what leaves the server, before us.
+in_ns gw nft -f - <<END
+table inet ref {
+	counter left {
+	}
+	chain after {
+		type filter hook postrouting priority 0
+		ip daddr 203.0.113.11 counter name left
+	}
+}
+END
+keep_ref="$(in_ns gw nft list table inet ref)"
+passed() { in_ns gw nft -j list counter inet ref left | jq '.nftables[] | select(.counter) | .counter.bytes'; }
+lease() { ctl --json status | jq ".leases.$1"; }
+told() { grep -cE "$1" "$LAB_DIR/egressd.log"; }
+fresh() {
+	lab_egressd_stop
+	rm -rf "$LAB_DIR/state"
+	in_ns gw nft delete table inet ref
+	in_ns gw nft -f - <<<"$keep_ref"
+	in_ns gw nft reset counter inet ref left >/dev/null
+	lab_egressd_start "$LAB_DIR/policy.yaml" >/dev/null || not_ok "egressd starts"
+}
+sending() { # SECONDS
+	in_ns sakura1 "$flood" send 10.20.0.15 203.0.113.11 9000 8 1200 20000 $(($1 * 20000)) >"$LAB_DIR/send.json" &
+	sender=$!
+}
+past() { [ "$(passed)" -ge "$1" ]; }
+leased() { [ "$(lease now)" = 1 ]; }
+more() { # TEXT MOST: over the limit by at most so much
+	local p
+	p=$(passed)
+	if [ "$p" -le $((LIMIT + $2)) ]; then ok "$1: $p bytes passed, limit $LIMIT"; else not_ok "$1: $p bytes passed, limit $LIMIT"; fi
+}
+
+# --- quotas reset: the kernel lets others do it even where the table has an owner ------------------------------------------
+fresh
+sending 8
+lab_wait 8 past 60000000
+lab_wait 2 leased && ok "leased" || not_ok "no lease at 60 MB"
+in_ns gw nft reset quotas table inet egressd >/dev/null || not_ok "nft reset quotas"
+wait $sender
+more "quotas reset" "$RATE"
+sleep 1.3
+if [ "$(lease beyond_bytes)" -gt 0 ]; then
+	lab_is 1 "$(told 'raised or reset a quota of ours')" "quotas reset: told once, with what passed"
+	[ "$(told 'health: .*rules')" -ge 1 ] && ok "quotas reset: a health alert" || not_ok "quotas reset: no health alert"
+else
+	ok "quotas reset: it was raised to no more than was granted"
+fi
+lab_is "$(passed)" "$(ctl --json why 10.20.0.15 | jq '[.pairs[].bytes] | add')" "quotas reset: what passed is counted"
+
+# --- the ruleset flushed -------------------------------------------------------------------------------------------------
+fresh
+sending 8
+lab_wait 8 past 60000000
+p=$(passed)
+in_ns gw nft flush ruleset
+in_ns gw nft -f - <<<"$keep_ref"
+wait $sender
+[ "$(passed)" -gt 0 ] && ok "ruleset flushed below the limit" || not_ok "ruleset flushed at $p bytes: nothing left after it"
+p=$((p + $(passed)))	# and what left between those two commands
+[ "$p" -le $((LIMIT + RATE)) ] && ok "ruleset flushed: $p bytes passed, limit $LIMIT" || not_ok "ruleset flushed: $p bytes passed, limit $LIMIT"
+sleep 1.3
+[ "$(told 'health: .*rules')" -ge 1 ] && ok "ruleset flushed: a health alert" || not_ok "ruleset flushed: no health alert"
+lab_is 0 "$(lease now)" "ruleset flushed: blocked, nothing is leased"
+
+# --- a sender on the gateway that forges our marks while its destination is leased by others ---------------------------------
+fresh
+sending 2
+lab_wait 4 leased || not_ok "no lease"
+before=$(ctl --json status | jq .unseen_packets)
+got=0
+for mark in 0x10000000 0x20000000 0x30000000; do
+	in_ns gw "$flood" send -m $((mark)) 192.0.2.1 203.0.113.11 9100 1 1200 1000 500 >/dev/null
+	got=$((got + 500 * 1228))
+done
+wait $sender
+sleep 1.3
+lab_is "$got" "$(ctl --json why gateway | jq '[.pairs[] | select(.dest == "203.0.113.11") | .bytes] | add')" \
+	"forged marks: every byte of it is judged and counted"
+lab_is "$before" "$(ctl --json status | jq .unseen_packets)" "forged marks: nothing unseen"
+none() { [ "$(lease now)" = 0 ]; }
+lab_wait 40 none && ok "a lease that nobody uses comes back by itself" || not_ok "still leased 40 s after the last packet"
+lab_is 0 "$(ctl --json why 10.20.0.15 | jq '[.accounts[].outstanding_bytes] | add')" "and all of its credit"
+ctl debug check >/dev/null && ok "every structure is consistent" || not_ok "debug check: $(ctl debug check)"
+lab_egressd_stop
+lab_done
