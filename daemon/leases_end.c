@@ -31,11 +31,13 @@ static void settle(struct engine *e, uint32_t slot, uint64_t packets, uint64_t b
 
 	if (!beyond)
 		return;
-	e->leases->live[slot].broken = true;
 	atomic_fetch_add_explicit(&e->area.h->lease_beyond, beyond, memory_order_relaxed);
+	if (e->leases->live[slot].broken)
+		return;	/* told, and about to end */
+	e->leases->live[slot].broken = true;
 	enforce_worry(e, HEALTH_RULES_FLUSHED);
-	log_warning("somebody raised or reset a quota of ours: %" PRIu64 " bytes passed beyond what was granted, and are counted",
-		    beyond);
+	log_warning("somebody raised or reset a quota of ours: %" PRIu64 " bytes passed beyond what was granted so far; they are counted, "
+		    "and the lease ends", beyond);
 }
 
 static void counted(void *ctx, const struct lease_key *key, uint64_t packets, uint64_t bytes)

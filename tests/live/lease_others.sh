@@ -8,14 +8,14 @@ cd "$(dirname "$0")/../.." || exit 2
 lab_need jq
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
-LIMIT=100000000
-RATE=24560000	# bytes a second: 20,000 packets of 1,228
+LIMIT=60000000
+RATE=9824000	# bytes a second: 8,000 packets of 1,228
 cat >"$LAB_DIR/policy.yaml" <<END
 version: 1
 mode: enforce
 inside: [10.0.0.0/8, "fd00::/8"]
 rules:
-  - {name: pair, from: 10.20.0.0/24, to: outside, per: pair, limit: {1h: 100MB}, action: block}
+  - {name: pair, from: 10.20.0.0/24, to: outside, per: pair, limit: {1h: 60MB}, action: block}
 END
 # Forwarded and local packets, past all of ours; forged: what leaves the server, before us.
 in_ns gw nft -f - <<END
@@ -41,7 +41,7 @@ fresh() {
 	lab_egressd_start "$LAB_DIR/policy.yaml" >/dev/null || not_ok "egressd starts"
 }
 sending() { # SECONDS
-	in_ns sakura1 "$flood" send 10.20.0.15 203.0.113.11 9000 8 1200 20000 $(($1 * 20000)) >"$LAB_DIR/send.json" &
+	in_ns sakura1 "$flood" send 10.20.0.15 203.0.113.11 9000 8 1200 8000 $(($1 * 8000)) >"$LAB_DIR/send.json" &
 	sender=$!
 }
 past() { [ "$(passed)" -ge "$1" ]; }
@@ -55,8 +55,8 @@ more() { # TEXT MOST: over the limit by at most so much
 # --- quotas reset: the kernel lets others do it even where the table has an owner ------------------------------------------
 fresh
 sending 8
-lab_wait 8 past 60000000
-lab_wait 2 leased && ok "leased" || not_ok "no lease at 60 MB"
+lab_wait 8 past 25000000
+lab_wait 2 leased && ok "leased" || not_ok "no lease at 25 MB"
 in_ns gw nft reset quotas table inet egressd >/dev/null || not_ok "nft reset quotas"
 wait $sender
 more "quotas reset" "$RATE"
@@ -72,7 +72,7 @@ lab_is "$(passed)" "$(ctl --json why 10.20.0.15 | jq '[.pairs[].bytes] | add')" 
 # --- the ruleset flushed -------------------------------------------------------------------------------------------------
 fresh
 sending 8
-lab_wait 8 past 60000000
+lab_wait 8 past 25000000
 p=$(passed)
 in_ns gw nft flush ruleset
 in_ns gw nft -f - <<<"$keep_ref"
