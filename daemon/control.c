@@ -226,6 +226,8 @@ char *control_request(struct control_ctx *ctx, const char *buf, size_t len, uint
 		json_object_clear(reply);
 		control_set(reply, "ok", json_false());
 		control_set_text(reply, "error", q.why[0] ? q.why : strerror(-r));
+		if (q.unknown)
+			control_set_text(reply, "outcome", "unknown");
 	}
 	text = to_text(reply, ret_len);
 	json_decref(reply);

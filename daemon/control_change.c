@@ -9,14 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control_bounds.h"
 #include "control_internal.h"
 #include "finding.h"
 #include "log.h"
 
-#define FOR_MAX	     (366ULL * 86400)
-#define BUDGET_MAX   (1ULL << 50)
 #define FOR_DEFAULT  3600
-#define CONFIRM_MAX  86400
 #define COMMANDS_MAX 64		/* of one request: addresses of a source times those of a destination */
 
 struct change {			/* arguments of block, unblock, allow */
@@ -25,14 +23,33 @@ struct change {			/* arguments of block, unblock, allow */
 	uint64_t budget, for_s;
 };
 
+_Static_assert(CONTROL_REASON_MAX == sizeof(((struct proto_decision *)0)->reason) - 1, "a reason fits");
+
 static void log_change(const struct control_call *q, const char *what, const char *reason, int r)
 {
+	const char *result = r == 0 ? "done" : q->unknown ? "" : "refused";	/* the unknown says so itself */
 	char why[200];
 
 	snprintf(why, sizeof(why), "%.199s", q->why);
 	why[strcspn(why, "\n")] = '\0';
-	log_notice("uid %u: %s%s%s: %s%s%s", q->uid, what, reason ? ", reason: " : "", reason ? reason : "",
-		   r < 0 ? "refused" : "done", r < 0 && why[0] ? ": " : "", r < 0 ? why : "");
+	log_notice("uid %u: %s%s%s: %s%s%s", q->uid, what, reason ? ", reason: " : "", reason ? reason : "", result,
+		   *result && r < 0 && why[0] ? ": " : "", r < 0 ? why : "");
+}
+
+/* The command waits in the engine's socket: it may be carried out yet. */
+static int no_answer(struct control_call *q, int r)
+{
+	if (r != -ETIMEDOUT && r != -EPIPE)
+		return control_refuse(q, r, "the engine cannot be asked: %s", strerror(-r));
+	q->unknown = true;
+	return control_refuse(q, r, "outcome unknown: the engine did not answer within %u s; look at `egressctl status` and "
+			      "`egressctl blocks` before trying again", CONTROL_ANSWER_S);
+}
+
+/* Of the relay's own steps with a policy, of which only the engine's answer can be late. */
+static int policy_step(struct control_call *q, int r)
+{
+	return r == -ETIMEDOUT || r == -EPIPE ? no_answer(q, r) : r;
 }
 
 /* ---- decisions ---- */
@@ -42,13 +59,13 @@ static int read_change(struct control_call *q, bool need_dest, bool need_for, st
 	int r;
 
 	*x = (struct change){ .for_s = FOR_DEFAULT };
-	r = control_text(q, "host", 128, false, &x->host);
+	r = control_text(q, "host", CONTROL_NAME_MAX, false, &x->host);
 	if (r == 0)
-		r = control_text(q, "dest", 128, !need_dest, &x->dest);
+		r = control_text(q, "dest", CONTROL_NAME_MAX, !need_dest, &x->dest);
 	if (r == 0)
-		r = control_text(q, "reason", sizeof(((struct proto_decision *)0)->reason) - 1, false, &x->reason);
+		r = control_text(q, "reason", CONTROL_REASON_MAX, false, &x->reason);
 	if (r == 0)
-		r = control_number(q, "for_s", 1, FOR_MAX, !need_for, &x->for_s);
+		r = control_number(q, "for_s", 1, CONTROL_FOR_MAX, !need_for, &x->for_s);
 	if (r == 0)
 		r = control_name_out(q, x->dest, &x->out);
 	return r;
@@ -74,7 +91,7 @@ static int decide(struct control_call *q, uint16_t kind, const struct change *x,
 	d->uid = q->uid;
 	r = q->ctx->command(q->ctx->relay, &m, ret);
 	if (r < 0)
-		return control_refuse(q, r, "the engine does not answer: %s", strerror(-r));
+		return no_answer(q, r);
 	if (ret->result < 0)
 		return control_refuse(q, ret->result, "%s", ret->text[0] ? ret->text : strerror(-ret->result));
 	return 0;
@@ -189,12 +206,26 @@ static int only_inside(struct control_call *q, const struct change *x, const cha
 	return 0;
 }
 
-static void describe(const struct change *x, const char *verb, char *buf, size_t size)
+/* As it was asked for, within its bounds or not. */
+static const char *asked(const struct control_call *q, const char *key, const char *(*format)(uint64_t n, char buf[16]),
+			 const char *otherwise, char buf[16])
 {
-	char budget[16], time[16];
+	const json_t *v = json_object_get(q->args, key);
 
-	snprintf(buf, size, "%s %.100s to %.100s, budget %s, for %s", verb, x->host, x->dest ? x->dest : "anywhere",
-		 x->budget ? format_bytes(x->budget, budget) : "default", format_duration(x->for_s, time));
+	if (json_is_integer(v) && json_integer_value(v) >= 0)
+		return format((uint64_t)json_integer_value(v), buf);
+	snprintf(buf, 16, "%s", !v || json_is_null(v) ? otherwise : "?");
+	return buf;
+}
+
+static void describe(const struct control_call *q, const struct change *x, const char *verb, char *buf, size_t size)
+{
+	bool budgets = strcmp(verb, "block") != 0;
+	char budget[16], time[16], hour[16];
+
+	snprintf(buf, size, "%s %.100s to %.100s%s%s, for %s", verb, x->host, x->dest ? x->dest : "anywhere",
+		 budgets ? ", budget " : "", budgets ? asked(q, "budget_bytes", format_bytes, "default", budget) : "",
+		 asked(q, "for_s", format_duration, format_duration(FOR_DEFAULT, hour), time));
 }
 
 static int finish(struct control_call *q, const char *verb, const struct change *x, int r, uint64_t count,
@@ -203,7 +234,7 @@ static int finish(struct control_call *q, const char *verb, const struct change 
 	char what[400];
 
 	if (x->host && x->reason) {
-		describe(x, verb, what, sizeof(what));
+		describe(q, x, verb, what, sizeof(what));
 		log_change(q, what, x->reason, r);
 	}
 	if (r < 0)
@@ -239,7 +270,7 @@ int control_unblock(struct control_call *q, json_t *reply)
 	int r = read_change(q, false, false, &x);
 
 	if (r == 0)
-		r = control_number(q, "budget_bytes", 1, BUDGET_MAX, true, &x.budget);
+		r = control_number(q, "budget_bytes", 1, CONTROL_BUDGET_MAX, true, &x.budget);
 	if (r == 0)
 		r = control_name_in(q, x.host, true, &x.in);
 	if (r == 0)
@@ -254,7 +285,7 @@ int control_allow(struct control_call *q, json_t *reply)
 	int r = read_change(q, true, true, &x);
 
 	if (r == 0)
-		r = control_number(q, "budget_bytes", 1, BUDGET_MAX, false, &x.budget);
+		r = control_number(q, "budget_bytes", 1, CONTROL_BUDGET_MAX, false, &x.budget);
 	if (r == 0)
 		r = control_name_in(q, x.host, false, &x.in);
 	if (r == 0)
@@ -274,10 +305,10 @@ int control_observe(struct control_call *q, json_t *reply)
 	struct change x = { .for_s = 0 };
 	struct proto_reply answer;
 	char what[80], time[16];
-	int r = control_text(q, "reason", sizeof(((struct proto_decision *)0)->reason) - 1, false, &x.reason);
+	int r = control_text(q, "reason", CONTROL_REASON_MAX, false, &x.reason);
 
 	if (r == 0)
-		r = control_number(q, "for_s", 0, FOR_MAX, false, &x.for_s);
+		r = control_number(q, "for_s", 0, CONTROL_FOR_MAX, false, &x.for_s);
 	if (r < 0)
 		return r;
 	r = decide(q, PROTO_OBSERVE, &x, NULL, NULL, 0, &answer);
@@ -302,7 +333,7 @@ static void set_version(const struct control_call *q, json_t *reply)
 
 int control_reload(struct control_call *q, json_t *reply)
 {
-	int r = q->ctx->reload(q->ctx->relay, q->why, sizeof(q->why));
+	int r = policy_step(q, q->ctx->reload(q->ctx->relay, q->why, sizeof(q->why)));
 
 	log_change(q, "reload", NULL, r);
 	if (r == 0)
@@ -318,10 +349,10 @@ int control_apply(struct control_call *q, json_t *reply)
 	int r = control_text(q, "policy", 1U << 20, false, &yaml);
 
 	if (r == 0)
-		r = control_number(q, "confirm_s", 1, CONFIRM_MAX, true, &confirm_s);
+		r = control_number(q, "confirm_s", 1, CONTROL_CONFIRM_MAX, true, &confirm_s);
 	if (r < 0)
 		return r;
-	r = q->ctx->apply(q->ctx->relay, yaml, strlen(yaml), (unsigned)confirm_s, q->why, sizeof(q->why));
+	r = policy_step(q, q->ctx->apply(q->ctx->relay, yaml, strlen(yaml), (unsigned)confirm_s, q->why, sizeof(q->why)));
 	if (confirm_s)
 		snprintf(what, sizeof(what), "apply, to be confirmed within %s", format_duration(confirm_s, time));
 	else

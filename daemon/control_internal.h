@@ -24,6 +24,7 @@ struct control_call {			/* one request */
 	struct mono now;
 	uint64_t wall_us;
 	char why[CONTROL_WHY];		/* of a refusal */
+	bool unknown;			/* not refused: the engine may do it yet */
 };
 
 struct control_verb {

@@ -19,6 +19,7 @@
 #include "area_map.h"
 #include "clock.h"
 #include "control.h"
+#include "control_bounds.h"
 #include "courier.h"
 #include "decide.h"
 #include "engine.h"
@@ -32,7 +33,6 @@
 
 #define SPOOL_CAP     (256ULL << 20)
 #define SNAPSHOT_S    60
-#define ANSWER_MS     5000
 
 struct relay {
 	struct config config;
@@ -57,7 +57,7 @@ static int command(void *relay, struct proto_msg *m, int fd, struct proto_reply 
 {
 	struct relay *r = relay;
 	struct pollfd p = { .fd = FD_PEER, .events = POLLIN };
-	struct mono end = { clock_mono().ns + ANSWER_MS * NS_PER_MS };
+	struct mono end = { clock_mono().ns + CONTROL_ANSWER_S * NS_PER_S };
 	struct proto_msg answer;
 	int e, got;
 

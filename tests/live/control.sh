@@ -112,6 +112,15 @@ before=$(total file01 203.0.113.9)
 lab_wait 3 sh -c "ip netns exec $LAB-sakura1 ping -nqc 1 -W 1 203.0.113.9" && ok "observe: nothing is blocked" || not_ok "still blocked"
 code "observe ends" 0 ctl observe --for 0s --reason INC-5
 says "enforcing again" 'enforcing 1 of 2' ctl status
+engine=$(lab_child engine)
+kill -STOP "$engine"
+says "an engine that hangs: nobody knows what becomes of it" 'outcome unknown: the engine did not answer within 5 s' \
+	ctl observe --for 10m --reason INC-7
+kill -CONT "$engine"
+observing() { ctl status | grep -q observing; }
+lab_wait 3 observing && ok "and it did become true" || not_ok "the command is lost"
+grep -q 'uid 0: observe.*INC-7: outcome unknown' "$LAB_DIR/egressd.log" && ok "the log does not say refused" || not_ok "no such log line"
+code "observe ends again" 0 ctl observe --for 0s --reason INC-7
 code "no reason, no change" 2 ctl observe --for 10m
 code "no unit" 2 ctl block 10.20.0.16 --for 10 --reason x
 grep -q 'uid 0: block 10.20.0.16 to 203.0.113.10.*CHG-2' "$LAB_DIR/egressd.log" && ok "changes are logged with uid and reason" ||

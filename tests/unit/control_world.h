@@ -103,6 +103,8 @@ static inline int world_apply(void *relay, const char *yaml, size_t len, unsigne
 	(void)why;
 	(void)size;
 	w->applies++;
+	if (w->engine_error)
+		return w->engine_error;
 	free(w->applied);
 	w->applied = strndup(yaml, len);
 	w->confirm_s = confirm_s;

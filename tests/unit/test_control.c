@@ -1,4 +1,4 @@
-/* Requests of the control socket: what is understood and refused, what is shown, what is changed, and who may. */
+/* Requests of the control socket: what is understood and refused, what is shown, and who may. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,90 +14,7 @@
 #include <jansson.h>
 
 #include "control_internal.h"
-#include "unit/control_world.h"
-
-static struct world w;
-
-static int setup(void **state)
-{
-	(void)state;
-	world_make(&w);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	world_free(&w);
-	return 0;
-}
-
-static json_t *ask_as(const char *text, size_t len, int change)
-{
-	size_t n = 0;
-	char *reply = control_request(&w.ctx, text, len, 1000, change, &n);
-	json_t *o;
-
-	assert_non_null(reply);
-	assert_true(n > 0 && reply[n - 1] == '\n');
-	o = json_loadb(reply, n, 0, NULL);
-	assert_non_null(o);
-	assert_true(json_is_boolean(json_object_get(o, "ok")));
-	free(reply);
-	return o;
-}
-
-static json_t *ask(const char *text)
-{
-	return ask_as(text, strlen(text), 1);
-}
-
-static bool ok(const json_t *o)
-{
-	return json_is_true(json_object_get(o, "ok"));
-}
-
-static const char *text_of(const json_t *o, const char *key)
-{
-	const char *s = json_string_value(json_object_get(o, key));
-
-	return s ? s : "";
-}
-
-static json_int_t number_of(const json_t *o, const char *key)
-{
-	return json_integer_value(json_object_get(o, key));
-}
-
-static void must_refuse(const char *text, const char *says)
-{
-	json_t *o = ask(text);
-
-	if (ok(o) || !strstr(text_of(o, "error"), says))
-		fail_msg("%s: not refused with '%s' but '%s'", text, says, text_of(o, "error"));
-	json_decref(o);
-}
-
-static void must_do(const char *text)
-{
-	json_t *o = ask(text);
-
-	if (!ok(o))
-		fail_msg("%s: refused: %s", text, text_of(o, "error"));
-	json_decref(o);
-}
-
-/* The account of rule `rule` in a why or blocks answer; borrowed. */
-static json_t *account_of(const json_t *reply, const char *list, const char *rule)
-{
-	json_t *a;
-	size_t i;
-
-	json_array_foreach(json_object_get(reply, list), i, a)
-		if (!strcmp(text_of(a, "rule"), rule))
-			return a;
-	return NULL;
-}
+#include "unit/control_ask.h"
 
 /* ---- requests ---- */
 
@@ -265,14 +182,6 @@ static void test_why(void **state)
 	must_refuse("{\"verb\":\"why\"}", "host");
 }
 
-static int64_t seconds_until(const json_t *o, const char *key)
-{
-	struct tm tm = { 0 };
-
-	assert_non_null(strptime(text_of(o, key), "%Y-%m-%dT%H:%M:%SZ", &tm));
-	return (int64_t)timegm(&tm) - (int64_t)time(NULL);
-}
-
 /* An end in the future and a beginning before this boot (a wrapped number) are both right. */
 static void test_times(void **state)
 {
@@ -316,108 +225,6 @@ static void test_findings(void **state)
 	assert_string_equal(text_of(json_object_get(e, "account"), "finding_id"), text_of(f, "finding_id"));
 	json_decref(e);
 	json_decref(o);
-}
-
-/* ---- what is changed ---- */
-
-static void test_unblock(void **state)
-{
-	json_t *o, *a;
-	uint64_t passed = 0;
-
-	(void)state;
-	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"dest\":\"203.0.113.9\",\"reason\":\"r\"}", "nothing is blocked");
-	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
-	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\"}", "reason");
-	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"\"}", "reason");
-	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"r\",\"budget_bytes\":0}", "budget_bytes");
-	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"r\",\"for_s\":-1}", "for_s");
-	must_refuse("{\"verb\":\"unblock\",\"host\":\"file01\",\"reason\":\"r\",\"for_s\":1.5}", "for_s");
-	/* A named host by its name, both its addresses: one account all the same. */
-	o = ask("{\"verb\":\"unblock\",\"host\":\"file01\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5000000,\"for_s\":600,"
-		"\"reason\":\"INC-1\"}");
-	assert_true(ok(o));
-	assert_int_equal(number_of(o, "count"), 1);
-	json_decref(o);
-	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.9\"}");
-	a = account_of(o, "accounts", "pair-limit");
-	assert_true(json_is_false(json_object_get(a, "blocked")));
-	assert_int_equal(number_of(json_object_get(a, "grant"), "left_bytes"), 5000000);
-	json_decref(o);
-	for (unsigned i = 0; i < 200; i++)
-		passed += world_packet(&w, "10.20.0.15", "203.0.113.9", 50000, 443) ? 50000 : 0;
-	assert_int_equal(passed, 5000000);
-}
-
-static void test_block_and_allow(void **state)
-{
-	json_t *o;
-
-	(void)state;
-	must_refuse("{\"verb\":\"block\",\"host\":\"gateway\",\"for_s\":60,\"reason\":\"r\"}", "stands for many");
-	must_refuse("{\"verb\":\"allow\",\"host\":\"file01\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5,\"for_s\":60,"
-		    "\"reason\":\"r\"}", "one address");
-	must_refuse("{\"verb\":\"allow\",\"host\":\"10.20.0.16\",\"budget_bytes\":5,\"for_s\":60,\"reason\":\"r\"}", "dest");
-	assert_true(world_packet(&w, "10.20.0.16", "203.0.113.9", 1000, 443));
-	/* Both addresses of the host; the reason is shown as it was given, whatever it holds. */
-	must_do("{\"verb\":\"block\",\"host\":\"file01\",\"for_s\":60,\"reason\":\"a\\u001b[31m\\nb\"}");
-	assert_int_equal(w.commands, 2);
-	must_do("{\"verb\":\"block\",\"host\":\"10.20.0.16\",\"dest\":\"203.0.113.9\",\"for_s\":60,\"reason\":\"r\"}");
-	assert_false(world_packet(&w, "10.20.0.15", "203.0.113.9", 1000, 443));
-	assert_false(world_packet(&w, "fd00:20::15", "2001:db8::1", 1000, 443));
-	assert_false(world_packet(&w, "10.20.0.16", "203.0.113.9", 1000, 443));
-	assert_true(world_packet(&w, "10.20.0.16", "203.0.113.10", 1000, 443));
-	must_do("{\"verb\":\"allow\",\"host\":\"10.20.0.17\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5000,\"for_s\":60,"
-		"\"reason\":\"r\"}");
-	assert_true(world_packet(&w, "10.20.0.17", "203.0.113.9", 2000, 443));
-	o = ask("{\"verb\":\"blocks\"}");
-	assert_int_equal(json_array_size(json_object_get(o, "by_hand")), 3);
-	assert_string_equal(text_of(json_array_get(json_object_get(o, "by_hand"), 0), "reason"), "a\\x1b[31m\\x0ab");
-	assert_string_equal(text_of(json_array_get(json_object_get(o, "by_hand"), 0), "author"), "uid 1000");
-	assert_int_equal(number_of(json_array_get(json_object_get(o, "allowed"), 0), "left_bytes"), 3000);
-	json_decref(o);
-	o = ask("{\"verb\":\"why\",\"host\":\"10.20.0.17\"}");
-	assert_int_equal(json_array_size(json_object_get(o, "decisions")), 1);
-	json_decref(o);
-	/* One address of a named host is that address alone. */
-	w.commands = 0;
-	must_do("{\"verb\":\"allow\",\"host\":\"10.20.0.15\",\"dest\":\"203.0.113.77\",\"budget_bytes\":5000,\"for_s\":60,"
-		"\"reason\":\"r\"}");
-	assert_int_equal(w.commands, 1);
-	/* A destination of the other family only: nothing could ever match. */
-	must_refuse("{\"verb\":\"block\",\"host\":\"10.20.0.16\",\"dest\":\"2001:db8::1\",\"for_s\":60,\"reason\":\"r\"}",
-		    "no address family");
-	w.engine_error = -ETIMEDOUT;
-	must_refuse("{\"verb\":\"block\",\"host\":\"10.20.0.18\",\"for_s\":60,\"reason\":\"r\"}", "engine does not answer");
-	must_refuse("{\"verb\":\"debug check\"}", "engine does not answer");
-}
-
-static void test_policy_verbs(void **state)
-{
-	json_t *o;
-
-	(void)state;
-	must_do("{\"verb\":\"debug check\"}");
-	must_do("{\"verb\":\"reload\"}");
-	must_refuse("{\"verb\":\"reload\"}", "limits: unknown key");
-	must_refuse("{\"verb\":\"confirm\"}", "no policy waits");
-	o = ask("{\"verb\":\"apply\",\"policy\":\"version: 1\\n# \\u00e9\\n\",\"confirm_s\":600}");
-	assert_true(ok(o));
-	assert_string_equal(text_of(o, "path"), "/etc/egressd/policy.yaml");
-	assert_in_range(seconds_until(o, "goes_back_at"), 595, 600);
-	assert_string_equal(w.applied, "version: 1\n# \xc3\xa9\n");
-	json_decref(o);
-	o = ask("{\"verb\":\"confirm\"}");
-	assert_string_equal(text_of(o, "policy"), "version: 1\n# \xc3\xa9\n");	/* to the byte: it is installed */
-	json_decref(o);
-	must_do("{\"verb\":\"observe\",\"for_s\":3600,\"reason\":\"INC-2\"}");
-	assert_int_equal(w.observe_s, 3600);
-	o = ask("{\"verb\":\"status\"}");
-	assert_string_equal(text_of(o, "mode"), "observe");
-	assert_int_equal(number_of(o, "enforcing"), 0);
-	json_decref(o);
-	must_do("{\"verb\":\"observe\",\"for_s\":0,\"reason\":\"INC-2\"}");
-	assert_int_equal(w.observe_s, 0);
 }
 
 /* ---- the socket ---- */
@@ -513,9 +320,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_why, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_findings, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unblock, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_block_and_allow, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_policy_verbs, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket, setup, teardown),
 	};
 
