@@ -2,6 +2,8 @@
 #   SAN=address,undefined | thread    sanitizer builds in their own folder
 #   CC=clang, V=1, DESTDIR=, PREFIX=
 
+VERSION := 0.1.0
+
 CC      ?= gcc
 PREFIX  ?= /usr
 ETC     ?= /etc
@@ -52,6 +54,9 @@ $B/%.o: %.c
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC $<")
 	$(Q)$(CC) $(BASE) $(CFLAGS) -c -o $@ $<
+
+$B/daemon/main.o $B/daemon/ctl.o: BASE += -DEGRESSD_VERSION='"$(VERSION)"'
+$B/daemon/main.o $B/daemon/ctl.o: Makefile
 
 # Tests, torture and benches: one program a file. Daemon modules they exercise are linked from an archive.
 $B/libdaemon.a: $(filter-out $B/daemon/main.o,$(call obj,$(daemon_src)))

@@ -1,10 +1,12 @@
 /* ctl.c - egressctl: which verb, with which arguments? */
 #include <inttypes.h>
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "control_bounds.h"
 #include "ctl.h"
 #include "ctl_replay.h"
 #include "yaml_tree.h"
@@ -22,19 +24,20 @@ struct verb {
 };
 
 static int debug(const struct ctl *c);
+static int explain(const struct ctl *c);
 
 static const struct verb verbs[] = {
 	{ "status", 0, 0, 0, 0, { 0 }, ctl_show_status, NULL, "status" },
 	{ "findings", 0, 0, 0, 0, { 0 }, ctl_show_findings, NULL, "findings" },
 	{ "why", 1, 2, 0, 0, { "host", "dest" }, ctl_show_why, NULL, "why HOST [DEST]" },
-	{ "explain", 1, 1, 0, 0, { "id" }, ctl_show_explain, NULL, "explain ID" },
+	{ "explain", 1, 1, 0, 0, { "id" }, ctl_show_explain, explain, "explain ID" },
 	{ "blocks", 0, 0, 0, 0, { 0 }, ctl_show_blocks, NULL, "blocks" },
 	{ "unblock", 1, 2, OPT_FOR | OPT_BUDGET | OPT_REASON, OPT_REASON, { "host", "dest" }, ctl_show_change, NULL,
 	  "unblock HOST [DEST] --reason TEXT [--budget SIZE] [--for TIME]" },
 	{ "allow", 2, 2, OPT_FOR | OPT_BUDGET | OPT_REASON, OPT_FOR | OPT_BUDGET | OPT_REASON, { "host", "dest" },
-	  ctl_show_change, NULL, "allow SRC DST --budget SIZE --for TIME --reason TEXT" },
+	  ctl_show_change, NULL, "allow HOST DEST --budget SIZE --for TIME --reason TEXT" },
 	{ "block", 1, 2, OPT_FOR | OPT_REASON, OPT_FOR | OPT_REASON, { "host", "dest" }, ctl_show_change, NULL,
-	  "block SRC [DST] --for TIME --reason TEXT" },
+	  "block HOST [DEST] --for TIME --reason TEXT" },
 	{ "observe", 0, 0, OPT_FOR | OPT_REASON, OPT_FOR | OPT_REASON, { 0 }, ctl_show_change, NULL,
 	  "observe --for TIME --reason TEXT   (--for 0s ends it)" },
 	{ "check", 1, 1, OPT_FORMAT | OPT_CONFIG, 0, { 0 }, NULL, ctl_check,
@@ -49,18 +52,33 @@ static const struct verb verbs[] = {
 /* Of the manual, for later versions. */
 static const char *const later[] = { "top", "push", "diff", "rollback", "test", "doctor", "init" };
 
-static int usage(void)
+static const struct {
+	const char *name, *value;	/* "--for TIME" */
+	size_t at;			/* in struct ctl */
+	unsigned bit;
+} options[] = {
+	{ "--for", "TIME", offsetof(struct ctl, time), OPT_FOR },
+	{ "--budget", "SIZE", offsetof(struct ctl, budget), OPT_BUDGET },
+	{ "--reason", "TEXT", offsetof(struct ctl, reason), OPT_REASON },
+	{ "--confirm", "TIME", offsetof(struct ctl, confirm), OPT_CONFIRM },
+	{ "--format", "json|github", offsetof(struct ctl, format), OPT_FORMAT },
+	{ "-c", "CONFIG", offsetof(struct ctl, config), OPT_CONFIG },
+	{ "--socket", "PATH", offsetof(struct ctl, socket), 0 },
+};
+
+static int usage(FILE *to)
 {
-	fputs("usage: egressctl [--socket PATH] [--json] VERB ...\n", stderr);
+	fputs("usage: egressctl [--socket PATH] [--json] VERB ...\n"
+	      "       egressctl --help | --version | VERB --help\n", to);
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(stderr, "  %s\n", verbs[i].usage);
-	return CTL_USAGE;
+		fprintf(to, "  %s\n", verbs[i].usage);
+	return to == stdout ? CTL_OK : CTL_USAGE;
 }
 
-static int usage_of(const struct verb *v)
+static int usage_of(const struct verb *v, FILE *to)
 {
-	fprintf(stderr, "usage: egressctl %s\n", v->usage);
-	return CTL_USAGE;
+	fprintf(to, "usage: egressctl %s\n", v->usage);
+	return to == stdout ? CTL_OK : CTL_USAGE;
 }
 
 static const struct verb *find(const char *name)
@@ -99,45 +117,39 @@ static int option(struct line *l, const char *name, const char **ret)
 
 static int any_option(struct line *l, struct ctl *c, unsigned *given)
 {
-	const struct {
-		const char *name;
-		const char **to;
-		unsigned bit;
-	} known[] = {
-		{ "--for", &c->time, OPT_FOR },		{ "--budget", &c->budget, OPT_BUDGET },
-		{ "--reason", &c->reason, OPT_REASON },	{ "--confirm", &c->confirm, OPT_CONFIRM },
-		{ "--format", &c->format, OPT_FORMAT },	{ "-c", &c->config, OPT_CONFIG },
-		{ "--socket", &c->socket, 0 },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
-		int r = option(l, known[i].name, known[i].to);
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		int r = option(l, options[i].name, (const char **)((char *)c + options[i].at));
 
 		if (r > 0)
-			*given |= known[i].bit;
+			*given |= options[i].bit;
 		if (r != 0)
 			return r;
 	}
-	return 0;
+	ctl_complain("unknown option %s", l->v[l->at]);
+	return -1;
 }
 
+static bool is_help(const char *word)
+{
+	return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* 0; 1: help is asked for; -1 and said why. */
 static int parse(struct line *l, struct ctl *c, unsigned *given)
 {
 	bool plain = false;
 
 	for (; l->at < l->n; l->at++) {
 		const char *word = l->v[l->at];
-		int r;
 
 		if (!plain && strcmp(word, "--") == 0) {
 			plain = true;
+		} else if (!plain && is_help(word)) {
+			return 1;
 		} else if (!plain && strcmp(word, "--json") == 0) {
 			c->json = true;
 		} else if (!plain && word[0] == '-' && word[1]) {
-			r = any_option(l, c, given);
-			if (r == 0)
-				ctl_complain("unknown option %s", word);
-			if (r <= 0)
+			if (any_option(l, c, given) < 0)
 				return -1;
 		} else if (c->narg == CTL_ARGS) {
 			ctl_complain("too many arguments: %s", word);
@@ -149,12 +161,51 @@ static int parse(struct line *l, struct ctl *c, unsigned *given)
 	return 0;
 }
 
+/* "HOST": argument i as the usage line names it. */
+static const char *argument(const struct verb *v, unsigned i, char buf[16])
+{
+	const char *p = v->usage;
+
+	for (unsigned skip = i + 1; skip > 0 && p; skip--)
+		p = strchr(p, ' ') ? strchr(p, ' ') + 1 : NULL;
+	p = p ? p + (*p == '[') : "ARGUMENT";
+	snprintf(buf, 16, "%.*s", (int)strcspn(p, " ]"), p);
+	return buf;
+}
+
+static int wrong_options(const struct verb *v, unsigned given)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		if (given & ~v->may & options[i].bit)
+			ctl_complain("%s: not an option of %s", options[i].name, v->name);
+		else if (v->must & ~given & options[i].bit)
+			ctl_complain("%s: %s %s is missing", v->name, options[i].name, options[i].value);
+	}
+	return given & ~v->may || v->must & ~given;
+}
+
 static int fits(const struct verb *v, const struct ctl *c, unsigned given)
 {
-	if (c->narg < v->min || c->narg > v->max || given & ~v->may || v->must & ~given)
-		return usage_of(v);
+	bool wrong = wrong_options(v, given);
+	char name[16];
+
+	if (c->narg < v->min)
+		ctl_complain("%s: %s is missing", v->name, argument(v, c->narg, name));
+	if (c->narg > v->max)
+		ctl_complain("%s: one argument too many: %s", v->name, c->arg[v->max]);
+	if (wrong || c->narg < v->min || c->narg > v->max)
+		return usage_of(v, stderr);
+	for (unsigned i = 0; i < c->narg; i++)
+		if (!*c->arg[i]) {
+			ctl_complain("%s: %s is empty", v->name, argument(v, i, name));
+			return CTL_USAGE;
+		}
 	if (c->reason && !*c->reason) {
 		ctl_complain("--reason: say why, it is logged");
+		return CTL_USAGE;
+	}
+	if (c->reason && strlen(c->reason) > CONTROL_REASON_MAX) {
+		ctl_complain("--reason: %zu bytes; at most %u are kept", strlen(c->reason), CONTROL_REASON_MAX);
 		return CTL_USAGE;
 	}
 	return CTL_OK;
@@ -162,13 +213,17 @@ static int fits(const struct verb *v, const struct ctl *c, unsigned given)
 
 /* ---- requests ---- */
 
-static int add_units(const struct ctl *c, json_t *o)
+static int add_units(const struct ctl *c, const struct verb *v, json_t *o)
 {
-	uint64_t n;
+	uint64_t n, least = strcmp(v->name, "observe") == 0 ? 0 : 1;	/* observe: 0s ends it */
 
 	if (c->time) {
 		if (parse_duration(c->time, &n) < 0) {
 			ctl_complain("--for %s: a duration such as 30m, 1h or 2d is due", c->time);
+			return CTL_USAGE;
+		}
+		if (n < least || n > CONTROL_FOR_MAX) {
+			ctl_complain("--for %s: %" PRIu64 "s to 366d is due", c->time, least);
 			return CTL_USAGE;
 		}
 		json_object_set_new(o, "for_s", json_integer((json_int_t)n));
@@ -176,6 +231,10 @@ static int add_units(const struct ctl *c, json_t *o)
 	if (c->budget) {
 		if (parse_size(c->budget, &n) < 0) {
 			ctl_complain("--budget %s: a size such as 500MB or 1GiB is due", c->budget);
+			return CTL_USAGE;
+		}
+		if (n < 1 || n > CONTROL_BUDGET_MAX) {
+			ctl_complain("--budget %s: 1B to 1024TiB is due", c->budget);
 			return CTL_USAGE;
 		}
 		json_object_set_new(o, "budget_bytes", json_integer((json_int_t)n));
@@ -211,17 +270,28 @@ static int request(const struct ctl *c, const struct verb *v)
 		json_t *text = json_string(c->arg[i]);
 
 		if (!text) {
-			ctl_complain("%s: not UTF-8", v->keys[i]);
+			ctl_complain("%s: %s: not UTF-8", v->name, c->arg[i]);
 			json_decref(o);
 			return CTL_USAGE;
 		}
 		json_object_set_new(o, v->keys[i], text);
 	}
-	code = add_units(c, o);
+	code = add_units(c, v, o);
 	if (code == CTL_OK)
 		return answer(c, o, v->show);
 	json_decref(o);
 	return code;
+}
+
+/* "1f0a5c3e00000007" or with its revision, "1f0a5c3e00000007-2" */
+static int explain(const struct ctl *c)
+{
+	size_t n = strspn(c->arg[0], "0123456789abcdefABCDEF");
+
+	if (n > 0 && n <= 16 && (!c->arg[0][n] || c->arg[0][n] == '-'))
+		return request(c, find("explain"));
+	ctl_complain("explain %s: the id of a finding is due, up to 16 hex digits, as `egressctl findings` shows it", c->arg[0]);
+	return CTL_USAGE;
 }
 
 static void show_debug(const json_t *reply)
@@ -233,7 +303,7 @@ static void show_debug(const json_t *reply)
 static int debug(const struct ctl *c)
 {
 	if (strcmp(c->arg[0], "check") != 0)
-		return usage_of(find("debug"));
+		return usage_of(find("debug"), stderr);
 	return answer(c, json_pack("{ss}", "verb", "debug check"), show_debug);
 }
 
@@ -261,7 +331,7 @@ static int run(struct ctl *c, int n, char **v)
 	const struct verb *verb = find(c->verb);
 	struct line l = { v, n, 1 };
 	unsigned given = 0;
-	int code;
+	int code, r;
 
 	for (size_t i = 0; i < ARRAY_SIZE(later); i++)
 		if (strcmp(later[i], c->verb) == 0) {
@@ -270,12 +340,13 @@ static int run(struct ctl *c, int n, char **v)
 		}
 	if (!verb) {
 		ctl_complain("unknown verb %s", c->verb);
-		return usage();
+		return usage(stderr);
 	}
 	if (strcmp(c->verb, "replay") == 0)
 		return replay(c, v, n);
-	if (parse(&l, c, &given) < 0)
-		return usage_of(verb);
+	r = parse(&l, c, &given);
+	if (r != 0)
+		return usage_of(verb, r > 0 ? stdout : stderr);
 	code = fits(verb, c, given);
 	if (code != CTL_OK)
 		return code;
@@ -288,15 +359,26 @@ int main(int argc, char **argv)
 	struct line l = { argv, argc, 1 };
 
 	for (; l.at < argc && argv[l.at][0] == '-'; l.at++) {
-		if (strcmp(argv[l.at], "--json") == 0)
+		int r;
+
+		if (strcmp(argv[l.at], "--json") == 0) {
 			c.json = true;
-		else if (strcmp(argv[l.at], "--help") == 0 || strcmp(argv[l.at], "-h") == 0)
-			return usage() == CTL_USAGE ? CTL_OK : CTL_NO;
-		else if (option(&l, "--socket", &c.socket) <= 0)
-			return usage();
+			continue;
+		}
+		if (is_help(argv[l.at]))
+			return usage(stdout);
+		if (strcmp(argv[l.at], "--version") == 0)
+			return puts("egressctl " EGRESSD_VERSION) < 0 ? CTL_NO : CTL_OK;
+		r = option(&l, "--socket", &c.socket);
+		if (r == 0)
+			ctl_complain("unknown option %s", argv[l.at]);
+		if (r <= 0)
+			return usage(stderr);
 	}
-	if (l.at == argc)
-		return usage();
+	if (l.at == argc) {
+		ctl_complain("VERB is missing");
+		return usage(stderr);
+	}
 	c.verb = argv[l.at];
 	return run(&c, argc - l.at, argv + l.at);
 }

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control_bounds.h"
 #include "ctl.h"
 #include "ctl_roles.h"
 #include "yaml_tree.h"
@@ -161,7 +162,7 @@ static int check_text(const struct ctl *c, const char *text, size_t len, const c
 	r = policy_compile(text, len, &env, d, &blob, &size);
 	if (r < 0 && r != -EINVAL)
 		ctl_complain("%s: %s", file, strerror(-r));
-	if (strcmp(format, "json") == 0)
+	if (strcmp(format, "json") == 0 && (r < 0 || alone))
 		print_json(d);
 	else if (strcmp(format, "github") == 0)
 		print_github(d);
@@ -318,13 +319,13 @@ int ctl_apply(const struct ctl *c)
 	size_t len;
 	int code;
 
-	if (c->confirm && (parse_duration(c->confirm, &confirm_s) < 0 || confirm_s == 0)) {
-		ctl_complain("--confirm %s: a duration such as 10m is due", c->confirm);
+	if (c->confirm && (parse_duration(c->confirm, &confirm_s) < 0 || confirm_s == 0 || confirm_s > CONTROL_CONFIRM_MAX)) {
+		ctl_complain("--confirm %s: a duration from 1s to 24h, such as 10m, is due", c->confirm);
 		return CTL_USAGE;
 	}
 	if (read_policy(c->arg[0], &text, &len) < 0)
 		return CTL_NO;
-	code = check_text(c, text, len, "text", false);	/* all errors with their places, before it is sent */
+	code = check_text(c, text, len, c->json ? "json" : "text", false);	/* all errors with their places, before it is sent */
 	reply = code == CTL_OK ? ctl_ask(c, apply_request(text, len, confirm_s)) : NULL;
 	if (reply) {
 		code = ctl_verdict(reply);

@@ -45,10 +45,10 @@ struct source {			/* the open capture and its first packet */
 	int more;		/* of pcap_next_ex: 1 there is a packet, PCAP_ERROR_BREAK end, else error */
 };
 
-static int usage(void)
+static int usage(FILE *to)
 {
-	fputs("usage: egressctl replay --policy POLICY [-c CONFIG] [--json] PCAP\n", stderr);
-	return 2;
+	fputs("usage: egressctl replay --policy POLICY [-c CONFIG] [--json] PCAP\n", to);
+	return to == stdout ? 0 : 2;
 }
 
 /* Whole file, NUL-terminated. */
@@ -332,9 +332,11 @@ static int replay(struct replay *r)
 	return e < 0 ? e : printed;
 }
 
+/* 0; 1: help is asked for; -EINVAL and said why. */
 static int parse_args(int argc, char **argv, struct replay *r)
 {
 	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
 		{ "policy", required_argument, NULL, 'p' },
 		{ "json", no_argument, NULL, 'j' },
 		{ NULL, 0, NULL, 0 },
@@ -342,7 +344,7 @@ static int parse_args(int argc, char **argv, struct replay *r)
 	int c;
 
 	optind = 0;		/* the caller has used getopt before */
-	while ((c = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
 		if (c == 'p')
 			r->policy_path = optarg;
 		else if (c == 'c')
@@ -350,10 +352,14 @@ static int parse_args(int argc, char **argv, struct replay *r)
 		else if (c == 'j')
 			r->json = true;
 		else
-			return -EINVAL;
+			return c == 'h' ? 1 : -EINVAL;
 	}
-	if (!r->policy_path || argc - optind != 1)
+	if (!r->policy_path || argc - optind != 1) {
+		fprintf(stderr, "egressctl: replay: %s\n", !r->policy_path	 ? "--policy POLICY is missing"
+							   : optind == argc ? "PCAP is missing"
+									    : "one argument too many");
 		return -EINVAL;
+	}
 	r->capture_path = argv[optind];
 	return 0;
 }
@@ -361,10 +367,10 @@ static int parse_args(int argc, char **argv, struct replay *r)
 int ctl_replay(int argc, char **argv)
 {
 	struct replay r = { .json = false };
-	int e;
+	int e = parse_args(argc, argv, &r);
 
-	if (parse_args(argc, argv, &r) < 0)
-		return usage();
+	if (e != 0)
+		return usage(e > 0 ? stdout : stderr);
 	e = replay(&r);
 	report_reset(&r.report);
 	r.flows = flows_free(r.flows);

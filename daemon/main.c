@@ -14,6 +14,7 @@ static int usage(int code)
 {
 	fprintf(code ? stderr : stdout,
 		"usage: egressd [-c FILE] [-n]\n"
+		"       egressd --help | --version\n"
 		"  -c FILE  configuration, default /etc/egressd/egressd.yaml\n"
 		"  -n       check and print the parsed configuration, then exit\n");
 	return code;
@@ -31,6 +32,11 @@ static int check_config(const char *path)
 
 int main(int argc, char **argv)
 {
+	static const struct option options[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'v' },
+		{ NULL, 0, NULL, 0 },
+	};
 	const char *path = "/etc/egressd/egressd.yaml";
 	bool check = false;
 	int o;
@@ -41,11 +47,13 @@ int main(int argc, char **argv)
 		return relay_main();
 	if (argc == 2 && strcmp(argv[1], "cleanup") == 0)
 		return cleanup_main();
-	while ((o = getopt(argc, argv, "c:nh")) != -1) {
+	while ((o = getopt_long(argc, argv, "c:nh", options, NULL)) != -1) {
 		if (o == 'c')
 			path = optarg;
 		else if (o == 'n')
 			check = true;
+		else if (o == 'v')
+			return puts("egressd " EGRESSD_VERSION) < 0;
 		else
 			return usage(o == 'h' ? 0 : 2);
 	}

@@ -1,0 +1,56 @@
+#!/bin/bash
+# What the two programs say to whom uses them wrongly, or asks how: without a daemon, exit code 2, options by the names they were
+# typed with. Needs no root.
+set -uo pipefail
+: "${EGRESSD_SRC:=$(cd "$(dirname "$0")/../.." && pwd)}"
+: "${EGRESSD_BUILD:=$EGRESSD_SRC/build}"
+command -v jq >/dev/null || { echo "jq is missing (sudo tests/need test)"; exit 77; }
+dir=$(mktemp -d "${TMPDIR:-/tmp}/egressd-usage.XXXXXX") || exit 2
+trap 'rm -rf "$dir"' EXIT
+failed=0
+
+# says CODE STREAM PATTERN PROGRAM ARGUMENT...: STREAM out or err has a line like PATTERN, the other one has none at all.
+says() {
+	local want=$1 stream=$2 pattern=$3 got=0 other=out
+	shift 3
+	[ "$stream" = err ] || other=err
+	"$EGRESSD_BUILD/$1" "${@:2}" >"$dir/out" 2>"$dir/err" || got=$?
+	if [ "$got" = "$want" ] && grep -qE -- "$pattern" "$dir/$stream" && [ ! -s "$dir/$other" ]; then
+		echo "ok - $*"
+	else
+		echo "not ok - $*: wanted $want and '$pattern' on $stream, got $got, $(cat "$dir/out" "$dir/err")"
+		failed=1
+	fi
+}
+
+long=$(printf 'y%.0s' {1..120})
+version=$(sed -n 's/^VERSION := //p' "$EGRESSD_SRC/Makefile")
+says 0 out '^  why HOST \[DEST\]$' egressctl --help
+says 0 out "^egressctl $version\$" egressctl --version
+says 0 out '^usage: egressctl block HOST' egressctl block --help
+says 0 out '^usage: egressctl replay' egressctl replay --help
+says 0 out '^usage: egressd ' egressd --help
+says 0 out "^egressd $version\$" egressd --version
+says 2 err 'VERB is missing' egressctl
+says 2 err 'unknown option --jsn' egressctl --jsn status
+says 2 err '^egressctl: why: HOST is missing$' egressctl why
+says 2 err '^egressctl: allow: DEST is missing$' egressctl allow a --budget 1GB --for 1h --reason x
+says 2 err '^egressctl: block: --reason TEXT is missing$' egressctl block a --for 1h
+says 2 err '^egressctl: --for: not an option of status$' egressctl status --for 1h
+says 2 err '^egressctl: status: one argument too many: x$' egressctl status x
+says 2 err '^egressctl: why: HOST is empty$' egressctl why ''
+says 2 err '^egressctl: why: DEST is empty$' egressctl why a ''
+says 2 err '^egressctl: --budget 0B: 1B to 1024TiB is due$' egressctl unblock a --budget 0B --reason x
+says 2 err '^egressctl: --for 0s: 1s to 366d is due$' egressctl block a --for 0s --reason x
+says 2 err '^egressctl: --for 400d: 0s to 366d is due$' egressctl observe --for 400d --reason x
+says 2 err '^egressctl: --reason: 120 bytes; at most 119' egressctl observe --for 1h --reason "$long"
+says 2 err '^egressctl: --confirm 2d: a duration from 1s to 24h' egressctl apply "$dir/policy.yaml" --confirm 2d
+says 2 err '^egressctl: explain xyz: the id of a finding is due' egressctl explain xyz
+says 2 err '^egressctl: replay: --policy POLICY is missing$' egressctl replay
+says 2 err '^egressctl: replay: PCAP is missing$' egressctl replay --policy "$dir/policy.yaml"
+says 1 err 'nobody listens at /nowhere' egressctl --socket /nowhere explain 1f0a5c3e00000007-2
+
+printf 'version: 1\ninside: [10.0.0.0/8]\nrulez: []\n' >"$dir/bad.yaml"
+says 1 out '"message": "rulez' egressctl --json apply "$dir/bad.yaml"
+if [ "$(jq -r '.[0].line' "$dir/out")" = 3 ]; then echo "ok - errors of apply are JSON"; else echo "not ok - apply: $(cat "$dir/out")"; failed=1; fi
+exit $failed
