@@ -95,6 +95,12 @@ static bool observing(const struct control_call *q)
 	return q->now.ns < LOAD(q->ctx->area->h->observe_until_ns);
 }
 
+static void set_observe(const struct control_call *q, json_t *to)
+{
+	control_set(to, "observe_until",
+		    observing(q) ? control_json_time(q, LOAD(q->ctx->area->h->observe_until_ns)) : json_null());
+}
+
 /* Rules as the file has them: one for several groups is split, its parts follow each other. */
 static void count_rules(const struct policy *p, bool off, json_t *to)
 {
@@ -124,6 +130,9 @@ static void set_policy(const struct control_call *q, json_t *to)
 	control_set(o, "since", control_json_wall(c->policy_since_us));
 	control_set_text(o, "path", c->config->policy);
 	control_set(o, "goes_back_at", control_json_wall(c->confirm_by_us));
+	control_set(o, "errors_since", control_json_wall(c->policy_bad_since_us));	/* of the file */
+	if (c->policy_bad_since_us)
+		control_set_text(o, "error", c->policy_bad);
 	control_set(to, "policy", o);
 }
 
@@ -145,17 +154,39 @@ static void set_coverage(const struct control_call *q, json_t *to)
 	control_set_number(to, "braked", LOAD(h->braked));
 }
 
-static void set_engine(const struct control_call *q, json_t *to)
+/* Of the worker whose last turn is the longest ago; 0: one has had none yet. */
+static uint64_t heartbeat(const struct area_header *h)
 {
-	const struct area_header *h = q->ctx->area->h;
-	uint64_t starts = LOAD(h->engine_starts), oldest = UINT64_MAX;
-	json_t *o = json_object();
+	uint64_t oldest = UINT64_MAX;
 
 	for (uint32_t i = 0; i < h->workers; i++)
 		oldest = MIN_OF(oldest, LOAD(h->worker[i].heartbeat_ns));
+	return oldest == UINT64_MAX ? 0 : oldest;
+}
+
+/* For how long a queue has not been judged. */
+static uint64_t silent_s(const struct control_call *q)
+{
+	uint64_t beat = heartbeat(q->ctx->area->h);
+
+	return beat && beat < q->now.ns ? (q->now.ns - beat) / NS_PER_S : 0;
+}
+
+static const char *failure_name(const struct config *c)
+{
+	return c->failure == FAILURE_CLOSED ? "closed" : "open";
+}
+
+static void set_engine(const struct control_call *q, json_t *to)
+{
+	const struct area_header *h = q->ctx->area->h;
+	uint64_t starts = LOAD(h->engine_starts);
+	json_t *o = json_object();
+
 	control_set_number(o, "restarts", starts ? starts - 1 : 0);
 	control_set(o, "started", control_json_time(q, LOAD(h->engine_started_ns)));
-	control_set(o, "heartbeat", control_json_time(q, oldest == UINT64_MAX ? 0 : oldest));
+	control_set(o, "heartbeat", control_json_time(q, heartbeat(h)));
+	control_set_number(o, "silent_s", silent_s(q));
 	control_set(o, "rules_in_kernel", json_boolean(LOAD(h->rules_in)));
 	control_set_text(o, "queue", LOAD(h->flavour) == RULES_XT_NFQUEUE ? "iptables-nft" : "native");
 	control_set_number(o, "workers", h->workers);
@@ -233,9 +264,8 @@ int control_status(struct control_call *q, json_t *reply)
 
 	control_set_text(reply, "gateway", c->config->gateway);
 	control_set_text(reply, "mode", !c->policy ? "no policy" : enforce && !off ? "enforce" : "observe");
-	control_set(reply, "observe_until",
-		    off ? control_json_time(q, LOAD(c->area->h->observe_until_ns)) : json_null());
-	control_set_text(reply, "failure", c->config->failure == FAILURE_CLOSED ? "closed" : "open");
+	set_observe(q, reply);
+	control_set_text(reply, "failure", failure_name(c->config));
 	count_rules(c->policy, off, reply);
 	set_policy(q, reply);
 	set_coverage(q, reply);
@@ -454,5 +484,9 @@ int control_blocks(struct control_call *q, json_t *reply)
 	control_set_number(reply, "total", n);
 	control_set(reply, "blocks", list);
 	set_decisions(q, reply);
+	/* What makes this list another thing than what passes. */
+	set_observe(q, reply);
+	control_set_number(reply, "engine_silent_s", silent_s(q));
+	control_set_text(reply, "failure", failure_name(q->ctx->config));
 	return 0;
 }

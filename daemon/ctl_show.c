@@ -7,6 +7,8 @@
 #include "ctl.h"
 #include "finding.h"
 
+#define SILENT_S 2
+
 static bool is_null(const json_t *o, const char *key)
 {
 	const json_t *v = json_object_get(o, key);
@@ -27,7 +29,7 @@ static void put_seen(const json_t *s)
 	double seen = json_number_value(json_object_get(s, "seen_percent"));
 
 	if (is_null(s, "seen_percent"))
-		printf("no egress yet");
+		printf("no egress since start");
 	else if (unseen == 0)
 		printf("100 %% of egress seen");
 	else if (seen > 99.99)	/* never rounded up to all */
@@ -60,7 +62,7 @@ static void put_headline(const json_t *s)
 		printf("enforcing %" PRIu64 " of %" PRIu64 " rules", ctl_number(s, "enforcing"),
 		       ctl_number(s, "rules"));
 	else if (strcmp(ctl_string(s, "mode"), "observe") == 0)
-		printf("observing, %" PRIu64 " rules, none blocks", ctl_number(s, "rules"));
+		printf("observing, %" PRIu64 " rule%s, none blocks", ctl_number(s, "rules"), plural(ctl_number(s, "rules")));
 	else
 		printf("no policy in force");
 	if (ctl_number(p, "version"))
@@ -75,10 +77,20 @@ static void put_headline(const json_t *s)
 	put_leases(json_object_get(s, "leases"));
 }
 
+/* An idle worker turns four times a second. */
+static void put_silence(uint64_t seconds, const json_t *s)
+{
+	if (seconds >= SILENT_S)
+		printf("  THE ENGINE HAS NOT JUDGED FOR %" PRIu64 " s: packets wait, those that find its queue full %s (failure: %s)\n",
+		       seconds, strcmp(ctl_string(s, "failure"), "closed") == 0 ? "are dropped" : "pass unseen",
+		       ctl_string(s, "failure"));
+}
+
 static void put_unusual(const json_t *s)
 {
 	const json_t *p = json_object_get(s, "policy"), *e = json_object_get(s, "engine");
 	const json_t *spool = json_object_get(s, "spool");
+	uint64_t dropped = ctl_number(s, "queue_dropped") + ctl_number(s, "user_dropped");
 	char when[32], bytes[16];
 
 	if (!is_null(s, "observe_until"))
@@ -88,14 +100,22 @@ static void put_unusual(const json_t *s)
 		       ctl_number(p, "version"), ctl_when(p, "goes_back_at", when));
 	if (!ctl_true(e, "rules_in_kernel"))
 		printf("  KERNEL RULES ARE NOT IN PLACE: nothing is judged\n");
+	put_silence(ctl_number(e, "silent_s"), s);
+	if (!is_null(p, "errors_since")) {
+		printf("  the policy file has errors since %s, policy %" PRIu64 " stays: ", ctl_when(p, "errors_since", when),
+		       ctl_number(p, "version"));
+		ctl_put(ctl_string(p, "error"));
+		putchar('\n');
+	}
 	if (ctl_number(s, "braked"))
-		printf("  brake: %" PRIu64 " subjects beyond their limit are only alerted\n", ctl_number(s, "braked"));
+		printf("  brake: %" PRIu64 " subject%s beyond the limit, only alerted\n", ctl_number(s, "braked"),
+		       plural(ctl_number(s, "braked")));
 	if (ctl_number(s, "unseen_bytes"))
-		printf("  unseen: %s left without being judged (%" PRIu64 " packets; failure: %s)\n",
-		       ctl_bytes(s, "unseen_bytes", bytes), ctl_number(s, "unseen_packets"), ctl_string(s, "failure"));
-	if (ctl_number(s, "queue_dropped") + ctl_number(s, "user_dropped"))
-		printf("  kernel queue dropped %" PRIu64 " packets\n",
-		       ctl_number(s, "queue_dropped") + ctl_number(s, "user_dropped"));
+		printf("  unseen: %s left without being judged (%" PRIu64 " packet%s; failure: %s)\n",
+		       ctl_bytes(s, "unseen_bytes", bytes), ctl_number(s, "unseen_packets"),
+		       plural(ctl_number(s, "unseen_packets")), ctl_string(s, "failure"));
+	if (dropped)
+		printf("  kernel queue dropped %" PRIu64 " packet%s\n", dropped, plural(dropped));
 	if (ctl_number(s, "gap_seconds"))
 		printf("  sums have gaps of %" PRIu64 " s together (restored from a snapshot)\n",
 		       ctl_number(s, "gap_seconds"));
@@ -103,9 +123,11 @@ static void put_unusual(const json_t *s)
 		printf("  engine restarted %" PRIu64 " time%s, last %s\n", ctl_number(e, "restarts"),
 		       plural(ctl_number(e, "restarts")), ctl_when(e, "started", when));
 	if (ctl_number(spool, "pending"))
-		printf("  %" PRIu64 " alerts wait for Redis\n", ctl_number(spool, "pending"));
+		printf("  %" PRIu64 " alert%s for Redis\n", ctl_number(spool, "pending"),
+		       ctl_number(spool, "pending") == 1 ? " waits" : "s wait");
 	if (ctl_number(spool, "lost"))
-		printf("  %" PRIu64 " alerts were lost: the spool was full, or its files were damaged\n", ctl_number(spool, "lost"));
+		printf("  %" PRIu64 " alert%s lost: the spool was full, or its files were damaged\n", ctl_number(spool, "lost"),
+		       ctl_number(spool, "lost") == 1 ? " was" : "s were");
 }
 
 static void put_table(const json_t *s, const char *key)
@@ -263,7 +285,11 @@ void ctl_show_blocks(const json_t *reply)
 {
 	const json_t *list = json_object_get(reply, "blocks"), *a;
 	size_t i, n = json_array_size(list);
+	char when[32];
 
+	put_silence(ctl_number(reply, "engine_silent_s"), reply);
+	if (!is_null(reply, "observe_until"))
+		printf("  all blocking is off until %s: what is listed here passes\n", ctl_when(reply, "observe_until", when));
 	json_array_foreach(list, i, a)
 		put_account(a);
 	if (ctl_number(reply, "total") > n)

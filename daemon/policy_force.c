@@ -80,19 +80,33 @@ static void keep(struct policy_force *f)
 		log_warning("policy in force not kept in %s: %s", f->config->state_dir, strerror(-e));
 }
 
+static void file_is_bad(struct policy_force *f, const char *why)
+{
+	if (!f->bad_since_us)
+		f->bad_since_us = clock_wall_us();
+	snprintf(f->bad, sizeof(f->bad), "%s", why);
+}
+
+static int one_waits(char *why, size_t size)
+{
+	snprintf(why, size, "a policy waits for confirmation: keep it by `egressctl confirm`, or wait until it goes back");
+	return -EBUSY;
+}
+
 int policy_force_reload(struct policy_force *f, char *why, size_t size)
 {
 	struct compiled p;
-	int e = policy_source_compile(f->config, NULL, 0, &p, why, size);
+	int e = f->confirm_by_ns ? one_waits(why, size) : policy_source_compile(f->config, NULL, 0, &p, why, size);
 
+	if (e < 0 && e != -EBUSY)
+		file_is_bad(f, why);
 	if (e == 0)
 		e = put_or_drop(f, &p, why, size);
 	if (e < 0) {
 		log_error("policy not reloaded, the one in force stays: %s", why);
 		return e;
 	}
-	f->confirm_by_ns = 0;
-	f->stuck = false;
+	f->bad_since_us = 0;
 	keep(f);
 	log_notice("policy reloaded from %s", f->config->policy);
 	return 0;
@@ -103,16 +117,15 @@ int policy_force_apply(struct policy_force *f, const char *yaml, size_t len, uns
 	struct compiled p;
 	int e;
 
-	if (f->confirm_by_ns) {
-		snprintf(why, size, "another policy waits for confirmation: confirm it, or wait until it goes back");
-		return -EBUSY;
-	}
+	if (f->confirm_by_ns)
+		return one_waits(why, size);
 	e = policy_source_compile(f->config, yaml, len, &p, why, size);
 	if (e == 0)
 		e = put_or_drop(f, &p, why, size);
 	if (e < 0)
 		return e;
 	if (!confirm_s) {
+		f->bad_since_us = 0;	/* it becomes the file */
 		keep(f);
 		return 0;
 	}
@@ -130,6 +143,7 @@ int policy_force_confirm(struct policy_force *f, char **ret_yaml, char *why, siz
 	}
 	f->confirm_by_ns = 0;
 	f->stuck = false;
+	f->bad_since_us = 0;
 	keep(f);
 	*ret_yaml = f->pending_yaml;
 	f->pending_yaml = NULL;
@@ -183,6 +197,7 @@ int policy_force_first(struct policy_force *f, char *why, size_t size)
 		if (!f->told)
 			log_error("%s", why);
 		log_error("starting with the last good policy instead of %s", f->config->policy);
+		file_is_bad(f, why);
 		f->told = false;
 		if (report_health(f->report, "policy", "the policy file has errors; the last good policy is in force") < 0)
 			log_warning("health alert not written");

@@ -6,7 +6,8 @@
  * [PF2] Kept     what is in force and waits for no confirmation is kept (policy_source_keep()); that it cannot be written
  *                is a warning, the policy stays.
  * [PF3] Back     an applied policy that is not confirmed in time gives way to the one before it; until the engine
- *                has taken that, it is tried each second. One waits at a time; a reload ends the waiting.
+ *                has taken that, it is tried each second. One waits at a time, and a reload does not take
+ *                its place: it would be lost without a word.
  * [PF4] Start    first an engine's own policy is adopted when the kept blob has its sum; then the policy file; then, with
  *                errors in that, the kept blob, which is told by log and health alert.
  */
@@ -39,6 +40,8 @@ struct policy_force {
 	bool have;
 	uint64_t since_us;		/* wall clock */
 	uint64_t confirm_by_ns;		/* a policy waits for its confirmation until then; 0: none */
+	uint64_t bad_since_us;		/* the policy file has had errors since then, as far as it was read; 0: none */
+	char bad[200];			/* the first of them */
 	bool told;			/* policy_force_first() has failed, and every error is on the log already */
 
 	struct compiled now, before;	/* own: in force; what to go back to */
@@ -51,7 +54,8 @@ void policy_force_init(struct policy_force *f, const struct config *config, cons
 
 /* 0, or -errno with the reason in `why`. */
 int policy_force_first(struct policy_force *f, char *why, size_t size) MUST_CHECK;	/* [PF4] */
-int policy_force_reload(struct policy_force *f, char *why, size_t size) MUST_CHECK;	/* errors are on the log too */
+/* -EBUSY: one waits for its confirmation. Errors are on the log too. */
+int policy_force_reload(struct policy_force *f, char *why, size_t size) MUST_CHECK;
 /* confirm_s 0: at once for good. -EBUSY: another one waits. */
 int policy_force_apply(struct policy_force *f, const char *yaml, size_t len, unsigned confirm_s, char *why,
 		       size_t size) MUST_CHECK;

@@ -211,6 +211,8 @@ static void serve(struct relay *r)
 	c->config = &r->config;
 	c->policy_since_us = r->force.since_us;
 	c->confirm_by_us = r->force.confirm_by_ns ? clock_wall_of((struct mono){ r->force.confirm_by_ns }) : 0;
+	c->policy_bad_since_us = r->force.bad_since_us;
+	snprintf(c->policy_bad, sizeof(c->policy_bad), "%s", r->force.bad);
 	courier_state(r->courier, c->redis_state, sizeof(c->redis_state));
 	pthread_mutex_lock(&r->spool_lock);
 	c->spool_next = spool_next_seq(r->spool);

@@ -116,10 +116,15 @@ engine=$(lab_child engine)
 kill -STOP "$engine"
 says "an engine that hangs: nobody knows what becomes of it" 'outcome unknown: the engine did not answer within 5 s' \
 	ctl observe --for 10m --reason INC-7
+says "status says that nobody judges" 'THE ENGINE HAS NOT JUDGED FOR [5-9] s: packets wait' ctl status
+says "blocks too" 'THE ENGINE HAS NOT JUDGED FOR [5-9] s' ctl blocks
 kill -CONT "$engine"
 observing() { ctl status | grep -q observing; }
 lab_wait 3 observing && ok "and it did become true" || not_ok "the command is lost"
 grep -q 'uid 0: observe.*INC-7: outcome unknown' "$LAB_DIR/egressd.log" && ok "the log does not say refused" || not_ok "no such log line"
+code "a block by hand meanwhile" 0 ctl block 10.20.0.16 203.0.113.10 --for 10m --reason INC-7
+says "blocks says that it does not hold" 'all blocking is off until .*: what is listed here passes' ctl blocks
+code "and is lifted" 0 ctl unblock 10.20.0.16 203.0.113.10 --reason INC-7
 code "observe ends again" 0 ctl observe --for 0s --reason INC-7
 code "no reason, no change" 2 ctl observe --for 10m
 code "no unit" 2 ctl block 10.20.0.16 --for 10 --reason x
@@ -185,6 +190,9 @@ code "apply --confirm" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 3s
 says "in force, and waits" 'waits for .egressctl confirm' ctl status
 limit() { ctl --json why file01 203.0.113.9 | jq '.accounts[] | select(.rule == "bulk-leak") | .limits[0].limit_bytes'; }
 lab_is 6000000 "$(limit)" "the new limit holds"
+code "reload does not take its place" 1 ctl reload
+says "and says what would" 'waits for confirmation: keep it by .egressctl confirm' ctl reload
+lab_is 6000000 "$(limit)" "it still waits"
 back() { [ "$(limit)" = 5000000 ]; }
 lab_wait 6 back && ok "not confirmed: the old one returns" || not_ok "not confirmed, still $(limit)"
 cmp -s "$LAB_DIR/policy.yaml" "$LAB_DIR/new.yaml" && not_ok "the file was changed" || ok "the file was not touched"
@@ -209,6 +217,10 @@ lab_is 8000000 "$(limit)" "the file's limit holds"
 cp "$LAB_DIR/bad.yaml" "$LAB_DIR/policy.yaml"
 says "a bad file: the first error is told" 'rulez' ctl reload
 lab_is 8000000 "$(limit)" "and the old one stays"
+says "status says so" 'the policy file has errors since [0-9:]+, policy [0-9]+ stays: .*rulez' ctl status
+policy 8MB >"$LAB_DIR/policy.yaml"
+code "the file is good again" 0 ctl reload
+lab_is null "$(ctl --json status | jq .policy.errors_since)" "and that is over"
 
 # --- nobody there ----------------------------------------------------------------------------------------------------
 code "a verb of later" 2 ctl top

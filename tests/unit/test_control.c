@@ -125,6 +125,36 @@ static void test_status(void **state)
 	must_do("{\"verb\":\"blocks\"}");
 }
 
+/* An engine that hangs, blocking switched off, a policy file with errors: said where people look for blocks. */
+static void test_not_as_it_seems(void **state)
+{
+	json_t *o, *p;
+
+	(void)state;
+	o = ask("{\"verb\":\"status\"}");
+	assert_int_equal(number_of(json_object_get(o, "engine"), "silent_s"), 0);	/* has not begun */
+	assert_true(json_is_null(json_object_get(json_object_get(o, "policy"), "errors_since")));
+	json_decref(o);
+	atomic_store_explicit(&w.area.h->worker[0].heartbeat_ns, clock_mono().ns - 12 * NS_PER_S, memory_order_relaxed);
+	must_do("{\"verb\":\"block\",\"host\":\"10.20.0.16\",\"for_s\":60,\"reason\":\"r\"}");
+	must_do("{\"verb\":\"observe\",\"for_s\":600,\"reason\":\"r\"}");
+	w.config.failure = FAILURE_CLOSED;
+	w.ctx.policy_bad_since_us = clock_wall_us() - 60000000;
+	snprintf(w.ctx.policy_bad, sizeof(w.ctx.policy_bad), "policy.yaml:3:1: error: rulez: unknown key");
+	o = ask("{\"verb\":\"status\"}");
+	p = json_object_get(o, "policy");
+	assert_in_range(number_of(json_object_get(o, "engine"), "silent_s"), 12, 14);
+	assert_in_range(-seconds_until(p, "errors_since"), 60, 62);
+	assert_non_null(strstr(text_of(p, "error"), "rulez"));
+	json_decref(o);
+	o = ask("{\"verb\":\"blocks\"}");
+	assert_in_range(number_of(o, "engine_silent_s"), 12, 14);
+	assert_string_equal(text_of(o, "failure"), "closed");
+	assert_in_range(seconds_until(o, "observe_until"), 598, 600);
+	assert_int_equal(json_array_size(json_object_get(o, "by_hand")), 1);
+	json_decref(o);
+}
+
 static void test_why(void **state)
 {
 	json_t *o, *a, *l;
@@ -317,6 +347,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bounds, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_only_readers_read, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_status, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_not_as_it_seems, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_findings, setup, teardown),
