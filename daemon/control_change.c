@@ -68,6 +68,8 @@ static int read_change(struct control_call *q, bool need_dest, bool need_for, st
 		r = control_number(q, "for_s", 1, CONTROL_FOR_MAX, !need_for, &x->for_s);
 	if (r == 0)
 		r = control_name_out(q, x->dest, &x->out);
+	if (r == 0 && x->out.n == 0 && x->out.exit >= 0)
+		r = control_refuse(q, -EINVAL, "%.60s is an exit without hosts: name an address behind it", x->dest);
 	return r;
 }
 
@@ -158,7 +160,9 @@ static int only_real(struct control_call *q, const struct change *x, const char 
 {
 	if (!x->in.pseudo)
 		return 0;
-	return control_refuse(q, -EINVAL, "%s: %s stands for many addresses; name one", verb, x->host);
+	if (strcmp(x->host, "gateway") == 0)
+		return control_refuse(q, -EINVAL, "%s: gateway is this machine by whatever address; name one of them", verb);
+	return control_refuse(q, -EINVAL, "%s: %s is every sender that is not inside; name its address", verb, x->host);
 }
 
 /* An address of the gateway: what it sends itself may be named, wherever the address lies. */
@@ -278,6 +282,22 @@ int control_unblock(struct control_call *q, json_t *reply)
 	return finish(q, "unblock", &x, r, count, reply);
 }
 
+/* Of a host with an address a family, that which can meet `other`: then its budget is one. */
+static void narrow(struct control_name *n, const struct control_name *other)
+{
+	unsigned fit = 0, at = 0;
+
+	for (unsigned i = 0; other->n == 1 && i < n->n; i++)
+		if (same_family(&n->prefix[i], &other->prefix[0])) {
+			at = i;
+			fit++;
+		}
+	if (fit != 1)
+		return;
+	n->prefix[0] = n->prefix[at];
+	n->n = 1;
+}
+
 int control_allow(struct control_call *q, json_t *reply)
 {
 	struct change x;
@@ -292,6 +312,10 @@ int control_allow(struct control_call *q, json_t *reply)
 		r = only_real(q, &x, "allow");
 	if (r == 0)
 		r = only_inside(q, &x, "allow");
+	if (r == 0) {
+		narrow(&x.in, &x.out);
+		narrow(&x.out, &x.in);
+	}
 	if (r == 0 && (x.in.n > 1 || x.out.n > 1))
 		/* One budget each would be more than was asked for. */
 		r = control_refuse(q, -EINVAL, "allow: name one address or network on each side: its budget is one");

@@ -43,6 +43,7 @@ int control_refuse(struct control_call *q, int error, const char *fmt, ...) PRIN
 /* control_name.c: what people call an address. */
 struct control_name {
 	int host;			/* named host of the policy, -1 */
+	int exit;			/* named exit: what leaves by its devices too; -1 */
 	bool pseudo;			/* gateway or unlisted */
 	uint32_t n;
 	struct prefix prefix[CONTROL_ADDRS];	/* of a pseudo-host: its address in the table */
@@ -50,10 +51,16 @@ struct control_name {
 
 /* `whole`: an address of a named host stands for that host, all its addresses. Sets why. */
 int control_name_in(struct control_call *q, const char *text, bool whole, struct control_name *ret);
-/* Address, prefix, named host, exit. NULL, "*", "any": everywhere (n is 0). */
+/* Address, prefix, named host, exit. NULL, "*", "any": everywhere. */
 int control_name_out(struct control_call *q, const char *text, struct control_name *ret);
+static inline bool control_everywhere(const struct control_name *n)
+{
+	return n->n == 0 && n->exit < 0;
+}
 bool control_in_is(const struct policy *p, const struct control_name *n, const uint8_t in[16]);
-bool control_out_is(const struct control_name *n, const uint8_t out[8], uint8_t family);
+/* exit: of the pair or account, index + 1. */
+bool control_out_is(const struct control_name *n, const uint8_t out[8], uint8_t family, uint8_t exit);
+struct addr control_out_addr(const uint8_t out[8], uint8_t family);	/* an IPv6 one: first of its /64 */
 /* Named host of an account's or a pair's inside bytes, -1. */
 int control_host_of(const struct policy *p, const uint8_t in[16]);
 /* "file01", "10.20.0.15", "gateway", group or clause: an account's subject for people. */
@@ -71,6 +78,31 @@ const struct policy_rule *control_rule(const struct policy *p, uint32_t uid);
 uint32_t control_state(const struct area *a, uint32_t slot);
 /* A decision in force, a copy of it. */
 struct json_t *control_decision(const struct control_call *q, struct area_dynamic *d);
+/* control_pairs.c */
+#define CONTROL_SHOWN 200		/* pairs, and accounts, of one answer: the largest */
+
+struct control_sums {
+	uint64_t bytes, packets, refused, unseen;
+};
+
+struct control_chosen {
+	uint32_t slot;
+	double rank;
+	struct control_sums sums;	/* of a pair, as they were read */
+};
+
+struct control_choice {			/* the largest by rank */
+	struct control_chosen v[CONTROL_SHOWN];
+	size_t n, all;
+};
+
+/* Where it was put; NULL: it is too small. */
+struct control_chosen *control_choose(struct control_choice *c, uint32_t slot, double rank);
+/* Sets "pairs": the largest. *ret: sums of all, of the same readings; *exits: rules by the ways they took. How many. */
+size_t control_pairs(const struct control_call *q, const struct control_name *in, const struct control_name *out,
+		     struct policy_bits *exits, struct control_sums *ret, struct json_t *reply);
+/* "file01, 10.20.0.16": who sent most to `out`. How many are named. */
+unsigned control_senders(const struct control_call *q, const struct control_name *out, char *buf, size_t size);
 /* control_why.c: one account with its windows. */
 struct json_t *control_account(const struct control_call *q, uint32_t slot);
 

@@ -1,9 +1,11 @@
 /* control_name.c - from names that people use to addresses, and back. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "control_internal.h"
+#include "diag.h"
 
 static int add(struct control_name *n, const struct prefix *p)
 {
@@ -27,18 +29,68 @@ static int add_host(const struct policy *p, int host, struct control_name *n)
 	return r;
 }
 
+static int exit_by_name(const struct policy *p, const char *text)
+{
+	for (uint32_t x = 0; x < p->h->nexits; x++)
+		if (strcmp(policy_string(p, p->exit[x].name), text) == 0)
+			return (int)x;
+	return -1;
+}
+
 static int add_exit(const struct policy *p, const char *text, struct control_name *n)
 {
-	int r = -ENOENT;
+	int r = 0;
 
-	for (uint32_t x = 0; x < p->h->nexits; x++) {
-		if (strcmp(policy_string(p, p->exit[x].name), text) != 0)
-			continue;
-		for (uint32_t i = 0; r != -E2BIG && i < p->h->nexit_prefixes; i++)
-			if (p->exit_prefix[i].exit == x)
-				r = add(n, &p->exit_prefix[i].prefix);
-	}
+	n->exit = exit_by_name(p, text);
+	if (n->exit < 0)
+		return -ENOENT;
+	for (uint32_t i = 0; r == 0 && i < p->h->nexit_prefixes; i++)
+		if (p->exit_prefix[i].exit == (uint32_t)n->exit)
+			r = add(n, &p->exit_prefix[i].prefix);
 	return r;
+}
+
+/* The nearest name that would do, or NULL. */
+static const char *nearest(const struct policy *p, const char *text, bool out)
+{
+	const char **names = calloc((size_t)p->h->nhosts + p->h->nexits + 3, sizeof(*names)), *best;
+	size_t n = 0;
+
+	if (!names)
+		return NULL;
+	for (uint32_t i = 0; i < p->h->nhosts; i++)
+		names[n++] = policy_string(p, p->host[i].name);
+	for (uint32_t i = 0; out && i < p->h->nexits; i++)
+		names[n++] = policy_string(p, p->exit[i].name);
+	names[n++] = out ? "any" : "gateway";
+	names[n++] = out ? NULL : "unlisted";
+	best = diag_nearest(text, names);
+	free(names);
+	return best;
+}
+
+/* A group or a destination of the policy: a rule is about it. */
+static bool is_set(const struct policy *p, const char *text)
+{
+	for (uint32_t i = 0; i < p->h->nrules; i++)
+		if (strcmp(policy_string(p, p->rule[i].from_text), text) == 0 ||
+		    strcmp(policy_string(p, p->rule[i].to_text), text) == 0 ||
+		    strcmp(policy_string(p, p->rule[i].group_name), text) == 0)
+			return true;
+	return false;
+}
+
+static int unknown(struct control_call *q, const char *text, bool out)
+{
+	const struct policy *p = q->ctx->policy;
+	const char *near = p ? nearest(p, text, out) : NULL;
+
+	if (p && !out && exit_by_name(p, text) >= 0)
+		return control_refuse(q, -ENOENT, "%.60s is an exit: name it as the destination, after a host", text);
+	if (p && is_set(p, text))
+		return control_refuse(q, -ENOENT, "%.60s stands for many; name one of its members, or a network", text);
+	return control_refuse(q, -ENOENT, "%.60s: neither an address nor a host%s of the policy in force%s%.60s%s", text,
+			      out ? " or exit" : "", near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static int many(struct control_call *q, const char *text)
@@ -49,7 +101,7 @@ static int many(struct control_call *q, const char *text)
 int control_name_in(struct control_call *q, const char *text, bool whole, struct control_name *ret)
 {
 	const struct policy *p = q->ctx->policy;
-	struct control_name n = { .host = -1 };
+	struct control_name n = { .host = -1, .exit = -1 };
 	struct prefix x;
 	int host = -1, r = prefix_parse(text, &x);
 
@@ -64,7 +116,7 @@ int control_name_in(struct control_call *q, const char *text, bool whole, struct
 		n.pseudo = true;
 		x = (struct prefix){ .addr = text[0] == 'g' ? pair_gateway : pair_unlisted, .len = 128 };
 	} else {
-		return control_refuse(q, -ENOENT, "%.60s: neither an address nor a host of the policy in force", text);
+		return unknown(q, text, false);
 	}
 	r = host >= 0 ? add_host(p, host, &n) : add(&n, &x);
 	if (r < 0)
@@ -76,7 +128,7 @@ int control_name_in(struct control_call *q, const char *text, bool whole, struct
 int control_name_out(struct control_call *q, const char *text, struct control_name *ret)
 {
 	const struct policy *p = q->ctx->policy;
-	struct control_name n = { .host = -1 };
+	struct control_name n = { .host = -1, .exit = -1 };
 	struct prefix x;
 	int r, host;
 
@@ -93,8 +145,7 @@ int control_name_out(struct control_call *q, const char *text, struct control_na
 		host = p ? policy_host_by_name(p, text) : -1;
 		r = host >= 0 ? add_host(p, host, &n) : p ? add_exit(p, text, &n) : -ENOENT;
 		if (r == -ENOENT)
-			return control_refuse(q, r, "%.60s: neither an address nor a host or exit of the policy in force",
-					      text);
+			return unknown(q, text, true);
 	}
 	if (r < 0)
 		return many(q, text);
@@ -132,16 +183,22 @@ bool control_in_is(const struct policy *p, const struct control_name *n, const u
 	return false;
 }
 
-bool control_out_is(const struct control_name *n, const uint8_t out[8], uint8_t family)
+struct addr control_out_addr(const uint8_t out[8], uint8_t family)
 {
 	struct addr a = { { 0 } };
 
-	if (n->n == 0)
-		return true;
 	if (family == 4)
-		a = addr_from_v4(out);
-	else
-		memcpy(a.b, out, 8);
+		return addr_from_v4(out);
+	memcpy(a.b, out, 8);
+	return a;
+}
+
+bool control_out_is(const struct control_name *n, const uint8_t out[8], uint8_t family, uint8_t exit)
+{
+	struct addr a = control_out_addr(out, family);
+
+	if (control_everywhere(n) || (n->exit >= 0 && exit == n->exit + 1))
+		return true;
 	for (uint32_t i = 0; i < n->n; i++) {
 		const struct prefix *x = &n->prefix[i];
 

@@ -9,7 +9,6 @@
 
 #include "control_internal.h"
 
-#define SHOWN 200		/* pairs, and accounts, of one answer: the largest */
 #define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)	/* shown as it stands */
 
 /* ---- one account ---- */
@@ -38,6 +37,17 @@ static json_t *limits_of(const struct control_call *q, uint32_t slot, const stru
 	return list;
 }
 
+/* Of the pair, or of the packet that crossed: beyond the limit it is only alerted. */
+static bool is_protected(const struct control_call *q, uint32_t slot)
+{
+	const struct account_key *k = &q->ctx->area->account[slot].key;
+	struct addr a = q->ctx->area->account_cold[slot].flow_dst;
+
+	if (k->kind == SUBJECT_PAIR)
+		a = control_out_addr(k->out, k->out_family);
+	return q->ctx->policy && policy_dst_of(q->ctx->policy, &a)->flags & DST_PROTECTED;
+}
+
 static void set_block(const struct control_call *q, uint32_t slot, const struct policy_rule *r, json_t *o)
 {
 	const struct account_cold *c = &q->ctx->area->account_cold[slot];
@@ -46,6 +56,7 @@ static void set_block(const struct control_call *q, uint32_t slot, const struct 
 	control_set(o, "blocked", json_boolean(state & ACCOUNT_BLOCKED));
 	control_set(o, "open", json_boolean(state & ACCOUNT_OPEN));
 	control_set(o, "braked", json_boolean(state & ACCOUNT_BRAKED));
+	control_set(o, "protected", json_boolean(state & ACCOUNT_OPEN && is_protected(q, slot)));
 	if (!(state & ACCOUNT_BLOCKED))
 		return;
 	control_set(o, "blocked_since", control_json_time(q, c->blocked_at_ns));
@@ -142,131 +153,72 @@ json_t *control_account(const struct control_call *q, uint32_t slot)
 	return o;
 }
 
-/* ---- pairs ---- */
-
-struct chosen {			/* the largest by `rank` */
-	uint32_t slot;
-	double rank;
-};
-
-struct choice {
-	struct chosen v[SHOWN];
-	size_t n, all;
-};
-
-static void choose(struct choice *c, uint32_t slot, double rank)
-{
-	size_t at = c->n;
-
-	c->all++;
-	if (at == SHOWN) {
-		if (c->v[at - 1].rank >= rank)
-			return;
-		at--;
-	} else {
-		c->n++;
-	}
-	for (; at > 0 && c->v[at - 1].rank < rank; at--)
-		c->v[at] = c->v[at - 1];
-	c->v[at] = (struct chosen){ slot, rank };
-}
-
-struct totals {
-	uint64_t bytes, packets, refused, unseen;
-};
-
-static json_t *pair_object(const struct control_call *q, uint32_t slot)
-{
-	const struct area *a = q->ctx->area;
-	const struct policy *p = q->ctx->policy;
-	const struct pair *x = &a->pair[slot];
-	const struct pair_cold *c = &a->pair_cold[slot];
-	char in[ADDR_STRLEN], out[PREFIX_STRLEN];
-	struct addr last = c->last_out;
-	json_t *o = json_object();
-
-	control_set_text(o, "src", pair_in_format(x->key.in, in));
-	control_set_text(o, "dest", pair_out_format(x->key.out, x->key.out_family, out));
-	if (x->key.out_family == 6)
-		control_set_text(o, "last_dest", addr_format(&last, in));
-	control_set(o, "overflow", json_boolean(x->key.class_uid == PAIR_CLASS_OVERFLOW));
-	control_set_number(o, "class", x->key.class_uid);
-	control_set_number(o, "bytes", pair_bytes(x, c));
-	control_set_number(o, "packets", pair_packets(x, c));
-	control_set_number(o, "refused_bytes", pair_refused(c));
-	control_set_number(o, "refused_packets", LOAD(c->refused_packets));
-	control_set_number(o, "unseen_bytes", LOAD(c->unseen));
-	control_set_number(o, "proto", LOAD(c->proto));
-	control_set_number(o, "port", LOAD(c->port));
-	control_set_text(o, "opened_by", opener_name(LOAD(c->opened_by)));
-	control_set(o, "exit", p && c->exit && c->exit <= p->h->nexits ?
-				       control_json_text(policy_string(p, p->exit[c->exit - 1].name)) : json_null());
-	control_set(o, "first_seen", control_json_time(q, c->first_ns));
-	return o;
-}
-
-static bool pair_is(const struct control_call *q, const struct control_name *in, const struct control_name *out,
-		    uint32_t slot)
-{
-	const struct pair_key *k = &q->ctx->area->pair[slot].key;
-
-	if (!table_is_full(&q->ctx->area->pairs, slot) || !control_in_is(q->ctx->policy, in, k->in))
-		return false;
-	return control_out_is(out, k->out, k->out_family);
-}
-
-static void set_pairs(const struct control_call *q, const struct control_name *in, const struct control_name *out,
-		      struct policy_bits *exits, json_t *reply)
-{
-	const struct area *a = q->ctx->area;
-	const struct policy *p = q->ctx->policy;
-	struct choice c = { .n = 0 };
-	struct totals t = { 0 };
-	json_t *list = json_array(), *o = json_object();
-
-	for (uint32_t i = 0; i < a->h->pairs; i++) {
-		uint8_t x = a->pair_cold[i].exit;
-
-		if (!pair_is(q, in, out, i))
-			continue;
-		t.bytes += pair_bytes(&a->pair[i], &a->pair_cold[i]);
-		t.packets += pair_packets(&a->pair[i], &a->pair_cold[i]);
-		t.refused += pair_refused(&a->pair_cold[i]);
-		t.unseen += LOAD(a->pair_cold[i].unseen);
-		for (unsigned w = 0; p && x && x <= p->h->nexits && w < POLICY_WORDS; w++)
-			exits->w[w] |= p->exit[x - 1].to.w[w];
-		choose(&c, i, (double)pair_bytes(&a->pair[i], &a->pair_cold[i]) + (double)pair_refused(&a->pair_cold[i]) / 2);
-	}
-	for (size_t i = 0; i < c.n; i++)
-		(void)json_array_append_new(list, pair_object(q, c.v[i].slot));
-	control_set(reply, "pairs", list);
-	control_set_number(o, "pairs", c.all);
-	control_set_number(o, "bytes", t.bytes);
-	control_set_number(o, "packets", t.packets);
-	control_set_number(o, "refused_bytes", t.refused);
-	control_set_number(o, "unseen_bytes", t.unseen);
-	control_set(reply, "total", o);
-}
-
 /* ---- accounts of the host ---- */
+
+static struct addr last_of(const struct prefix *x)
+{
+	struct addr a = x->addr;
+
+	for (unsigned bit = x->len; bit < 128; bit++)
+		a.b[bit / 8] |= (uint8_t)(0x80 >> (bit % 8));
+	return a;
+}
+
+/* The next range after *at that meets x; false when there is none. */
+static bool next_range(const struct policy_range *v, uint32_t n, const struct prefix *x, uint32_t *at)
+{
+	struct addr last = last_of(x);
+
+	for (; *at < n && addr_cmp(&v[*at].start, &last) <= 0; ++*at)
+		if (*at + 1 == n || addr_cmp(&v[*at + 1].start, &x->addr) > 0) {
+			++*at;
+			return true;
+		}
+	return false;
+}
+
+/* What the policy says of any of the sources. */
+static uint32_t sources(const struct policy *p, const struct control_name *in, struct policy_bits *from)
+{
+	uint32_t flags = 0;
+
+	for (uint32_t i = 0; i < in->n; i++)
+		for (uint32_t at = 0; next_range(p->src_range, p->h->nsrc_ranges, &in->prefix[i], &at);) {
+			const struct policy_src *s = &p->src[p->src_range[at - 1].label];
+
+			flags |= s->flags;
+			for (unsigned w = 0; w < POLICY_WORDS; w++)
+				from->w[w] |= s->from.w[w];
+		}
+	return flags;
+}
+
+/* Rules that may have any of the destinations; `exits`: those of the ways that its packets have taken. */
+static void destinations(const struct policy *p, const struct control_name *out, const struct policy_bits *exits,
+			 struct policy_bits *to)
+{
+	*to = *exits;
+	for (unsigned w = 0; out->exit >= 0 && w < POLICY_WORDS; w++)
+		to->w[w] |= p->exit[out->exit].to.w[w];
+	for (uint32_t i = 0; i < out->n; i++)
+		for (uint32_t at = 0; next_range(p->dst_range, p->h->ndst_ranges, &out->prefix[i], &at);)
+			for (unsigned w = 0; w < POLICY_WORDS; w++)
+				to->w[w] |= p->dst[p->dst_range[at - 1].label].to.w[w];
+}
 
 /* Rules whose `from` has one of the addresses, and whose `to` may have the destination; contracts too. */
 static void rules_of(const struct policy *p, const struct control_name *in, const struct control_name *out,
 		     const struct policy_bits *exits, struct policy_bits *ret)
 {
-	bool one = out->n == 1 && out->prefix[0].len == 128;
+	struct policy_bits to;
 
 	memset(ret, 0, sizeof(*ret));
-	for (uint32_t i = 0; i < in->n; i++) {
-		const struct policy_src *s = policy_src_of(p, &in->prefix[i].addr);
-
-		for (unsigned w = 0; w < POLICY_WORDS; w++)
-			ret->w[w] |= s->from.w[w];
-	}
-	if (!one)
+	(void)sources(p, in, ret);
+	if (control_everywhere(out))
 		return;
+	destinations(p, out, exits, &to);
 	for (unsigned w = 0; w < POLICY_WORDS; w++)
-		ret->w[w] &= policy_dst_of(p, &out->prefix[0].addr)->to.w[w] | exits->w[w];
+		ret->w[w] &= to.w[w];
 }
 
 static bool account_is(const struct control_call *q, const struct control_name *in, const struct control_name *out,
@@ -280,9 +232,10 @@ static bool account_is(const struct control_call *q, const struct control_name *
 		return false;
 	switch (k->kind) {
 	case SUBJECT_PAIR:
-		return control_in_is(p, in, k->in) && control_out_is(out, k->out, k->out_family);
+		return control_in_is(p, in, k->in) &&
+		       control_out_is(out, k->out, k->out_family, q->ctx->area->account_cold[slot].exit);
 	case SUBJECT_HOST:
-		return control_in_is(p, in, k->in) && (out->n == 0 || policy_bit(rules, (uint32_t)rule));
+		return control_in_is(p, in, k->in) && (control_everywhere(out) || policy_bit(rules, (uint32_t)rule));
 	default:
 		return policy_bit(rules, (uint32_t)rule);
 	}
@@ -306,19 +259,31 @@ static double rank_of(const struct control_call *q, uint32_t slot)
 	return MIN_OF(best, 1e6) + (state & ACCOUNT_BLOCKED ? 4e6 : 0) + (state & ACCOUNT_OPEN ? 2e6 : 0);
 }
 
+/* The kernel's refusals of a blocked host are in its account alone: they have no destination. */
+static uint64_t refused_by(const struct area *a, const struct control_name *out, uint32_t slot)
+{
+	uint8_t kind = a->account[slot].key.kind;
+
+	return kind == SUBJECT_PAIR || (kind == SUBJECT_HOST && control_everywhere(out)) ? LOAD(a->account[slot].refused) : 0;
+}
+
+/* *refused: raised to what one of them refused of these very bytes. */
 static void set_accounts(const struct control_call *q, const struct control_name *in, const struct control_name *out,
-			 const struct policy_bits *exits, json_t *reply)
+			 const struct policy_bits *exits, uint64_t *refused, json_t *reply)
 {
 	const struct area *a = q->ctx->area;
-	struct choice c = { .n = 0 };
+	struct control_choice c = { .n = 0 };
 	struct policy_bits rules = { { 0 } };
 	json_t *list = json_array();
 
 	if (q->ctx->policy) {
 		rules_of(q->ctx->policy, in, out, exits, &rules);
-		for (uint32_t i = 0; i < a->h->accounts; i++)
-			if (table_is_full(&a->accounts, i) && account_is(q, in, out, &rules, i))
-				choose(&c, i, rank_of(q, i));
+		for (uint32_t i = 0; i < a->h->accounts; i++) {
+			if (!table_is_full(&a->accounts, i) || !account_is(q, in, out, &rules, i))
+				continue;
+			(void)control_choose(&c, i, rank_of(q, i));
+			*refused = MAX_OF(*refused, refused_by(a, out, i));
+		}
 	}
 	for (size_t i = 0; i < c.n; i++)
 		(void)json_array_append_new(list, control_account(q, c.v[i].slot));
@@ -328,7 +293,7 @@ static void set_accounts(const struct control_call *q, const struct control_name
 
 static bool decision_is(const struct area_dynamic *d, const struct control_name *in, const struct control_name *out)
 {
-	bool src = false, dst = out->n == 0 || d->dst.len == 0;
+	bool src = false, dst = control_everywhere(out) || d->dst.len == 0;
 
 	for (uint32_t i = 0; i < in->n; i++)
 		src |= prefix_contains(&d->src, &in->prefix[i].addr) || prefix_contains(&in->prefix[i], &d->src.addr);
@@ -375,10 +340,38 @@ static void set_host(const struct control_call *q, const struct control_name *in
 		control_set_number(reply, "stores_compressed", h->stores_compressed);
 }
 
+static void set_total(size_t pairs, const struct control_sums *t, json_t *reply)
+{
+	json_t *o = json_object();
+
+	control_set_number(o, "pairs", pairs);
+	control_set_number(o, "bytes", t->bytes);
+	control_set_number(o, "packets", t->packets);
+	control_set_number(o, "refused_bytes", t->refused);
+	control_set_number(o, "unseen_bytes", t->unseen);
+	control_set(reply, "total", o);
+}
+
+/* Nothing of it was ever counted, and by the policy nothing could be: the question is about the other side. */
+static int only_inside(struct control_call *q, const struct control_name *in, const char *host)
+{
+	struct policy_bits from = { { 0 } };
+	char who[400];
+
+	if (!q->ctx->policy || in->pseudo || sources(q->ctx->policy, in, &from) & (SRC_INSIDE | SRC_EXIT))
+		return 0;
+	if (control_senders(q, in, who, sizeof(who)) == 0)
+		return control_refuse(q, -ENOENT, "%.60s is not inside, and nobody is known to have sent to it", host);
+	return control_refuse(q, -ENOENT, "%.60s is not inside; most was sent to it by %s: ask egressctl why HOST %.60s", host, who,
+			      host);
+}
+
 int control_why(struct control_call *q, json_t *reply)
 {
 	struct policy_bits exits = { { 0 } };
 	struct control_name in, out;
+	struct control_sums total;
+	size_t pairs;
 	const char *host, *dest;
 	int r = control_text(q, "host", 128, false, &host);
 
@@ -392,8 +385,12 @@ int control_why(struct control_call *q, json_t *reply)
 		return r;
 	set_host(q, &in, host, reply);
 	control_set(reply, "dest", dest ? control_json_text(dest) : json_null());
-	set_pairs(q, &in, &out, &exits, reply);
-	set_accounts(q, &in, &out, &exits, reply);
+	pairs = control_pairs(q, &in, &out, &exits, &total, reply);
+	r = pairs ? 0 : only_inside(q, &in, host);
+	if (r < 0)
+		return r;
+	set_accounts(q, &in, &out, &exits, &total.refused, reply);
+	set_total(pairs, &total, reply);
 	set_decisions(q, &in, &out, reply);
 	control_set_number(reply, "gap_seconds", LOAD(q->ctx->area->h->gap_ns) / NS_PER_S);
 	return 0;

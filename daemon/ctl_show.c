@@ -212,6 +212,8 @@ static void put_state(const json_t *a)
 		put_blocked(a);
 	else if (ctl_true(a, "braked"))
 		printf("   over its limit; the brake holds: only alerted");
+	else if (ctl_true(a, "open") && ctl_true(a, "enforced") && ctl_true(a, "protected"))
+		printf("   protected: only alerted");
 	else if (ctl_true(a, "open") && !ctl_true(a, "enforced") && strcmp(ctl_string(a, "action"), "block") == 0)
 		printf("   over its limit; would block");
 	else if (ctl_true(a, "open"))

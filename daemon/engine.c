@@ -191,6 +191,15 @@ static int decide(struct engine *e, const struct proto_msg *m, struct mono now, 
 	}
 }
 
+static const char *no_room(const struct area *a)
+{
+	_Static_assert(AREA_DYNAMIC == 256, "the text below");
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++)
+		if (a->h->dynamic[i].kind == DYNAMIC_NONE)
+			return "the table of accounts is full: raise table.pairs of egressd.yaml, and restart";
+	return "256 decisions are in force, which is all that fit: `egressctl blocks` lists them; unblock one, or wait until one ends";
+}
+
 static void decision(struct engine *e, const struct proto_msg *m)
 {
 	const struct mono now = clock_mono();
@@ -201,7 +210,7 @@ static void decision(struct engine *e, const struct proto_msg *m)
 	if (r == -ENOENT)
 		snprintf(text, sizeof(text), "nothing is blocked there");
 	else if (r == -ENOSPC)
-		snprintf(text, sizeof(text), "too many decisions in force");
+		snprintf(text, sizeof(text), "%s", no_room(&e->area));
 	else if (r == -EEXIST)
 		snprintf(text, sizeof(text), "a decision with this id is in force");
 	/* What it concerns is judged by it at once. An unblock and the end of observing only give: what was leased stays paid. */

@@ -222,6 +222,14 @@ policy 8MB >"$LAB_DIR/policy.yaml"
 code "the file is good again" 0 ctl reload
 lab_is null "$(ctl --json status | jq .policy.errors_since)" "and that is over"
 
+# --- no room ---------------------------------------------------------------------------------------------------------
+many=0
+while [ $many -lt 300 ] && ctl block "10.99.$((many / 200)).$((many % 200 + 1))" 203.0.113.99 --for 1h --reason CHG-8 >"$LAB_DIR/many.log" 2>&1; do
+	many=$((many + 1))
+done
+[ $many -gt 250 ] && ok "$many blocks by hand and allowances fit" || not_ok "only $many: $(cat "$LAB_DIR/many.log")"
+says "then it says how many, and what to do" '256 decisions are in force.*unblock one' cat "$LAB_DIR/many.log"
+
 # --- nobody there ----------------------------------------------------------------------------------------------------
 code "a verb of later" 2 ctl top
 code "no verb" 2 ctl

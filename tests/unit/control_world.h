@@ -34,8 +34,11 @@ struct world {
 static const char world_policy[] =
 	"version: 1\nmode: enforce\ninside: [10.0.0.0/8, \"fd00::/8\"]\n"
 	"hosts:\n  file01: {addresses: [10.20.0.15, \"fd00:20::15\"], stores: {bytes: 2TiB, compressed: 700GiB}}\n"
+	"  multi: {addresses: [10.20.0.21, 10.20.0.22]}\n"
 	"groups:\n  servers: {hosts: [10.20.0.0/24, \"fd00:20::/64\"]}\n"
 	"exits:\n  vpn: {interfaces: [maint], hosts: [10.250.0.0/16]}\n"
+	"  wire: {interfaces: [wire0]}\n"
+	"protect: [203.0.113.53]\n"
 	"rules:\n"
 	"  - {name: pair-limit, from: servers, to: outside, per: pair, limit: {1h: 20MB, 24h: 1GB}, "
 	"action: block, hold: 30m, severity: high}\n"

@@ -207,9 +207,81 @@ static void test_why(void **state)
 	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"2001:db8::1\"}");
 	assert_int_equal(number_of(json_object_get(o, "total"), "bytes"), 500000);
 	json_decref(o);
+	/* Rules about the exit alone are not about a network outside, and the other way round. */
+	world_send(&w, "10.20.0.15", "10.250.0.7", 3000000, 22);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.0/24\"}");
+	assert_non_null(account_of(o, "accounts", "host-limit"));
+	assert_null(account_of(o, "accounts", "group-limit"));
+	assert_null(account_of(o, "accounts", "backup"));
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"vpn\"}");
+	assert_int_equal(number_of(json_object_get(o, "total"), "bytes"), 3000000);
+	assert_non_null(account_of(o, "accounts", "group-limit"));
+	assert_null(account_of(o, "accounts", "backup"));
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"wire\"}");	/* no hosts: by its device alone */
+	assert_int_equal(number_of(json_object_get(o, "total"), "pairs"), 0);
+	json_decref(o);
 	must_refuse("{\"verb\":\"why\",\"host\":\"nobody\"}", "neither an address nor a host");
 	must_refuse("{\"verb\":\"why\",\"host\":\"10.0.0.1/8\"}", "beyond the length");
 	must_refuse("{\"verb\":\"why\"}", "host");
+}
+
+/* Names that are none of a host's, and what would be one. */
+static void test_why_names(void **state)
+{
+	(void)state;
+	world_send(&w, "10.20.0.15", "203.0.113.9", 500000, 443);
+	world_send(&w, "fd00:20::15", "2001:db8::1", 500000, 443);
+	world_send(&w, "10.20.0.16", "203.0.113.9", 700000, 443);
+	must_refuse("{\"verb\":\"why\",\"host\":\"fil01\"}", "did you mean 'file01'?");
+	must_refuse("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"vpm\"}", "did you mean 'vpn'?");
+	must_refuse("{\"verb\":\"why\",\"host\":\"servers\"}", "name one of its members");
+	must_refuse("{\"verb\":\"why\",\"host\":\"vpn\"}", "is an exit: name it as the destination");
+	must_refuse("{\"verb\":\"why\",\"host\":\"203.0.113.9\"}",
+		    "203.0.113.9 is not inside; most was sent to it by 10.20.0.16, file01: ask egressctl why HOST 203.0.113.9");
+	must_refuse("{\"verb\":\"why\",\"host\":\"2001:db8::/32\"}", "by file01: ask egressctl why HOST 2001:db8::/32");
+	must_refuse("{\"verb\":\"why\",\"host\":\"192.0.2.1\"}", "nobody is known to have sent");
+	must_do("{\"verb\":\"why\",\"host\":\"10.20.0.99\"}");	/* inside, and quiet */
+	must_do("{\"verb\":\"why\",\"host\":\"10.250.0.1\"}");
+	must_do("{\"verb\":\"why\",\"host\":\"unlisted\"}");
+}
+
+/* Beyond its limit and open, but not blocked: said why. */
+static void test_why_protected(void **state)
+{
+	json_t *o, *a;
+
+	(void)state;
+	world_send(&w, "10.20.0.15", "203.0.113.53", 21000000, 443);
+	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.53\"}");
+	a = account_of(o, "accounts", "pair-limit");
+	assert_true(json_is_true(json_object_get(a, "open")));
+	assert_true(json_is_false(json_object_get(a, "blocked")));
+	assert_true(json_is_true(json_object_get(a, "protected")));
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.9\"}");
+	assert_true(json_is_false(json_object_get(account_of(o, "accounts", "pair-limit"), "protected")));
+	json_decref(o);
+}
+
+/* What the kernel refused of a blocked host is in its account alone; the total is not less. */
+static void test_why_refused(void **state)
+{
+	json_t *o;
+
+	(void)state;
+	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
+	for (uint32_t i = 0; i < w.area.h->accounts; i++)
+		if (w.area.account[i].key.kind == SUBJECT_HOST)
+			atomic_fetch_add_explicit(&w.area.account[i].refused, 1500000, memory_order_relaxed);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\"}");
+	assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 1500000);
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.9\"}");
+	assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 1000000);
+	json_decref(o);
 }
 
 /* An end in the future and a beginning before this boot (a wrapped number) are both right. */
@@ -349,6 +421,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_status, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_not_as_it_seems, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_why_names, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_why_protected, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_why_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_findings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket, setup, teardown),

@@ -44,9 +44,14 @@ static void test_block_and_allow(void **state)
 	json_t *o;
 
 	(void)state;
-	must_refuse("{\"verb\":\"block\",\"host\":\"gateway\",\"for_s\":60,\"reason\":\"r\"}", "stands for many");
-	must_refuse("{\"verb\":\"allow\",\"host\":\"file01\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5,\"for_s\":60,"
+	must_refuse("{\"verb\":\"block\",\"host\":\"gateway\",\"for_s\":60,\"reason\":\"r\"}", "gateway is this machine");
+	must_refuse("{\"verb\":\"block\",\"host\":\"unlisted\",\"for_s\":60,\"reason\":\"r\"}", "every sender that is not inside");
+	must_refuse("{\"verb\":\"allow\",\"host\":\"file01\",\"dest\":\"any\",\"budget_bytes\":5,\"for_s\":60,"
 		    "\"reason\":\"r\"}", "one address");
+	must_refuse("{\"verb\":\"allow\",\"host\":\"multi\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5,\"for_s\":60,"
+		    "\"reason\":\"r\"}", "one address");
+	must_refuse("{\"verb\":\"block\",\"host\":\"file01\",\"dest\":\"wire\",\"for_s\":60,\"reason\":\"r\"}",
+		    "an exit without hosts");
 	must_refuse("{\"verb\":\"allow\",\"host\":\"10.20.0.16\",\"budget_bytes\":5,\"for_s\":60,\"reason\":\"r\"}", "dest");
 	assert_true(world_packet(&w, "10.20.0.16", "203.0.113.9", 1000, 443));
 	/* Both addresses of the host; the reason is shown as it was given, whatever it holds. */
@@ -74,6 +79,12 @@ static void test_block_and_allow(void **state)
 	must_do("{\"verb\":\"allow\",\"host\":\"10.20.0.15\",\"dest\":\"203.0.113.77\",\"budget_bytes\":5000,\"for_s\":60,"
 		"\"reason\":\"r\"}");
 	assert_int_equal(w.commands, 1);
+	/* One address a family: of the destination's there is one. */
+	must_do("{\"verb\":\"allow\",\"host\":\"file01\",\"dest\":\"203.0.113.78\",\"budget_bytes\":5000,\"for_s\":60,"
+		"\"reason\":\"r\"}");
+	must_do("{\"verb\":\"allow\",\"host\":\"file01\",\"dest\":\"2001:db8:78::/64\",\"budget_bytes\":5000,\"for_s\":60,"
+		"\"reason\":\"r\"}");
+	assert_int_equal(w.commands, 3);
 	/* A destination of the other family only: nothing could ever match. */
 	must_refuse("{\"verb\":\"block\",\"host\":\"10.20.0.16\",\"dest\":\"2001:db8::1\",\"for_s\":60,\"reason\":\"r\"}",
 		    "no address family");
