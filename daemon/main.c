@@ -1,5 +1,6 @@
 /* main.c - egressd: which process am I? */
 #include <getopt.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 
 #include "config.h"
 #include "engine.h"
+#include "policy_source.h"
 #include "relay.h"
 #include "supervisor.h"
 
@@ -16,18 +18,46 @@ static int usage(int code)
 		"usage: egressd [-c FILE] [-n]\n"
 		"       egressd --help | --version\n"
 		"  -c FILE  configuration, default /etc/egressd/egressd.yaml\n"
-		"  -n       check and print the parsed configuration, then exit\n");
+		"  -n       check the configuration, the policy and password files it names; print it as parsed, then exit\n");
 	return code;
 }
 
+static int check_password(const struct config *c)
+{
+	char *text = NULL;
+	size_t len;
+	int r = c->redis && c->redis_password_file[0] ? config_read_file(c->redis_password_file, 4096, &text, &len) : 0;
+
+	if (r < 0)
+		fprintf(stderr, "redis.password_file %s: %s\n", c->redis_password_file, strerror(-r));
+	if (text)
+		explicit_bzero(text, len);
+	free(text);
+	return r;
+}
+
+/* A tunnel may come up later: no error. */
+static void note_devices(const struct config *c)
+{
+	for (uint32_t i = 0; i < c->nroles; i++)
+		for (uint32_t k = 0; k < c->role[i].ndevices; k++)
+			if (if_nametoindex(c->role[i].device[k]) == 0)
+				fprintf(stderr, "note: %s: no device %s now\n", c->role[i].name, c->role[i].device[k]);
+}
+
+/* With the files that it names: a start needs them. */
 static int check_config(const char *path)
 {
 	struct config c;
+	int password, policy;
 
 	if (config_load(path, &c, STDERR_FILENO) < 0)
 		return EXIT_FAILURE;
 	config_print(&c, STDOUT_FILENO);
-	return EXIT_SUCCESS;
+	note_devices(&c);
+	password = check_password(&c);
+	policy = policy_source_check(&c, STDERR_FILENO);
+	return password < 0 || policy < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv)

@@ -94,29 +94,68 @@ static void tell(const struct diag_list *d, char *why, size_t size)
 	}
 }
 
-static int compile(const struct config *c, const char *text, size_t len, void **ret_blob, size_t *ret_size, char *why,
-		   size_t why_size)
+static int compile(const struct config *c, const char *text, size_t len, const struct prefix *protect, size_t nprotect,
+		   struct diag_list *d, void **ret_blob, size_t *ret_size)
 {
 	struct policy_role role[CONFIG_ROLES];
-	struct prefix protect[PROTECT_MAX];
 	struct policy_env env = {
 		.read_file = read_networks,
 		.role = role,
 		.nroles = config_roles(c, role),
 		.protect = protect,
-		.nprotect = built_in_protect(c, protect),
+		.nprotect = nprotect,
 		.now = (int64_t)(clock_wall_us() / 1000000),
 	};
+
+	diag_init(d, c->policy, text, len);
+	return policy_compile(text, len, &env, d, ret_blob, ret_size);
+}
+
+static int compile_and_tell(const struct config *c, const char *text, size_t len, void **ret_blob, size_t *ret_size, char *why,
+			    size_t why_size)
+{
 	struct diag_list *d = malloc(sizeof(*d));
+	struct prefix protect[PROTECT_MAX];
 	int r;
 
 	if (!d)
 		return -ENOMEM;
-	diag_init(d, c->policy, text, len);
-	r = policy_compile(text, len, &env, d, ret_blob, ret_size);
+	r = compile(c, text, len, protect, built_in_protect(c, protect), d, ret_blob, ret_size);
 	if (r == -EINVAL)
 		tell(d, why, why_size);
 	free(d);
+	return r;
+}
+
+static int check_text(const struct config *c, const char *text, size_t len, int err)
+{
+	struct diag_list *d = malloc(sizeof(*d));
+	char line[DIAG_TEXT];
+	void *blob = NULL;
+	size_t size;
+	int r = d ? compile(c, text, len, NULL, 0, d, &blob, &size) : -ENOMEM;
+
+	for (uint32_t i = 0; d && i < d->count && i < DIAG_MAX; i++) {
+		diag_format(d, i, line, sizeof(line));
+		dprintf(err, "%s", line);
+	}
+	free(blob);
+	free(d);
+	return r;
+}
+
+int policy_source_check(const struct config *c, int err)
+{
+	char *text;
+	size_t len;
+	int r = config_read_file(c->policy, POLICY_MAX, &text, &len);
+
+	if (r < 0) {
+		dprintf(err, "policy %s: %s\n", c->policy, strerror(-r));
+		return r;
+	}
+	r = check_text(c, text, len, err);
+	free(text);
 	return r;
 }
 
@@ -135,7 +174,7 @@ int policy_source_compile(const struct config *c, const char *text, size_t len, 
 		}
 		text = own;
 	}
-	r = compile(c, text, len, &p.blob, &p.size, why, why_size);
+	r = compile_and_tell(c, text, len, &p.blob, &p.size, why, why_size);
 	free(own);
 	if (r < 0)
 		return r;

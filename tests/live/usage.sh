@@ -53,4 +53,30 @@ says 1 err 'nobody listens at /nowhere' egressctl --socket /nowhere explain 1f0a
 printf 'version: 1\ninside: [10.0.0.0/8]\nrulez: []\n' >"$dir/bad.yaml"
 says 1 out '"message": "rulez' egressctl --json apply "$dir/bad.yaml"
 if [ "$(jq -r '.[0].line' "$dir/out")" = 3 ]; then echo "ok - errors of apply are JSON"; else echo "not ok - apply: $(cat "$dir/out")"; failed=1; fi
+
+# egressd -n reads what a start would read.
+config() { # POLICY [PASSWORD_FILE]
+	printf 'gateway: gw1\npolicy: %s\ninterfaces: {outside: [lo, absent0]}\n' "$1"
+	[ -z "${2:-}" ] || printf 'redis: {socket: /run/redis.sock, password_file: %s}\n' "$2"
+}
+printf 'version: 1\ninside: [10.0.0.0/8]\nrules: []\n' >"$dir/policy.yaml"
+checks() { # CODE PATTERN TEXT: of what config() has written
+	local got=0
+	"$EGRESSD_BUILD/egressd" -n -c "$dir/egressd.yaml" >"$dir/out" 2>"$dir/err" || got=$?
+	if [ "$got" = "$1" ] && grep -qE -- "$2" "$dir/err" && grep -q '^gateway: "gw1"' "$dir/out"; then
+		echo "ok - egressd -n: $3"
+	else
+		echo "not ok - egressd -n: $3: wanted $1 and '$2', got $got, $(cat "$dir/err")"
+		failed=1
+	fi
+}
+echo secret >"$dir/password"
+config "$dir/policy.yaml" "$dir/password" >"$dir/egressd.yaml"
+checks 0 '^note: outside: no device absent0 now$' "all there, but a device, which may come"
+config "$dir/nowhere.yaml" >"$dir/egressd.yaml"
+checks 1 "^policy $dir/nowhere.yaml: No such file" "no policy"
+config "$dir/bad.yaml" >"$dir/egressd.yaml"
+checks 1 "^$dir/bad.yaml:3:1: error: rulez" "a policy with errors"
+config "$dir/policy.yaml" "$dir/nowhere" >"$dir/egressd.yaml"
+checks 1 "^redis.password_file $dir/nowhere: No such file" "no password file"
 exit $failed
