@@ -128,16 +128,17 @@ static void print_ok(const char *file, const void *blob, size_t size)
 {
 	struct policy p;
 	const char *why;
-	uint32_t blocking = 0;
+	uint32_t blocking = 0, rules;
 
 	if (policy_open(blob, size, &p, &why) < 0)
 		return;
+	rules = p.h->nrules - p.h->ncontracts;
 	for (uint32_t i = p.h->ncontracts; i < p.h->nrules; i++)
 		blocking += p.rule[i].enforce;
 	ctl_put(file);
-	printf(": ok: mode %s, %u rules (%u of them block), %u contracts, %u hosts\n",
-	       p.h->flags & POLICY_ENFORCE ? "enforce" : "observe", p.h->nrules - p.h->ncontracts, blocking,
-	       p.h->ncontracts, p.h->nhosts);
+	printf(": ok: mode %s, %u rule%s (%u blocking), %u contract%s, %u host%s\n",
+	       p.h->flags & POLICY_ENFORCE ? "enforce" : "observe", rules, ctl_plural(rules), blocking, p.h->ncontracts,
+	       ctl_plural(p.h->ncontracts), p.h->nhosts, ctl_plural(p.h->nhosts));
 }
 
 /* `alone`: the answer is all; else the text goes on to the daemon, which knows its roles. */

@@ -51,8 +51,8 @@ static void describe(const struct judge *j, uint32_t slot, uint64_t wall_ns, str
 		return;
 	ret->window_s = rule->limit[i].seconds;
 	ret->limit = rule->limit[i].bytes;
-	/* A contract that has ended is left without reaching a limit. */
-	ret->observed = c->over ? c->peak[i] : account_sum(a, c, &rule->limit[i]);
+	/* What has passed, as the daemon's alerts say it: a packet that was refused at the limit is not in it. */
+	ret->observed = account_sum(a, c, &rule->limit[i]);
 }
 
 static int add_alert(struct report *r, const struct judge *j, uint32_t slot, uint64_t wall_ns)
@@ -249,11 +249,12 @@ static void print_table(const struct report *r, const struct policy *p, const st
 	char src[ADDR_STRLEN], dst[PREFIX_STRLEN], bytes[16];
 	uint64_t skipped = 0;
 
-	fprintf(out, "%-39s  %-39s  %16s  %10s  %12s\n", "INSIDE", "OUTSIDE", "BYTES", "", "PACKETS");
+	/* Refused: those of the bytes that would have been. */
+	fprintf(out, "%-39s  %-39s  %16s  %10s  %16s  %12s\n", "INSIDE", "OUTSIDE", "BYTES", "SIZE", "REFUSED", "PACKETS");
 	for (size_t i = 0; i < rows; i++)
-		fprintf(out, "%-39s  %-39s  %16" PRIu64 "  %10s  %12" PRIu64 "\n", pair_in_format(row[i].in, src),
+		fprintf(out, "%-39s  %-39s  %16" PRIu64 "  %10s  %16" PRIu64 "  %12" PRIu64 "\n", pair_in_format(row[i].in, src),
 			pair_out_format(row[i].out, row[i].family, dst), row[i].bytes,
-			format_bytes(row[i].bytes, bytes), row[i].packets);
+			format_bytes(row[i].bytes, bytes), row[i].refused, row[i].packets);
 	for (unsigned i = 0; i < SKIP_COUNT; i++) {
 		if (r->skipped[i])
 			fprintf(out, "%s%s %" PRIu64, skipped ? ", " : "\nnot counted, packets: ", skip_name(i),

@@ -7,173 +7,6 @@
 #include "ctl.h"
 #include "finding.h"
 
-#define SILENT_S 2
-
-static bool is_null(const json_t *o, const char *key)
-{
-	const json_t *v = json_object_get(o, key);
-
-	return !v || json_is_null(v);
-}
-
-static const char *plural(uint64_t n)
-{
-	return n == 1 ? "" : "s";
-}
-
-/* ---- status ---- */
-
-static void put_seen(const json_t *s)
-{
-	uint64_t unseen = ctl_number(s, "unseen_bytes");
-	double seen = json_number_value(json_object_get(s, "seen_percent"));
-
-	if (is_null(s, "seen_percent"))
-		printf("no egress since start");
-	else if (unseen == 0)
-		printf("100 %% of egress seen");
-	else if (seen > 99.99)	/* never rounded up to all */
-		printf("99.99 %% of egress seen");
-	else
-		printf("%.2f %% of egress seen", seen);
-}
-
-static void put_leases(const json_t *l)
-{
-	uint64_t n = ctl_number(l, "now");
-
-	if (!ctl_true(l, "on"))
-		printf(", leases off\n");
-	else
-		printf(", %" PRIu64 " lease%s (%.1f %% of bytes)\n", n, plural(n),
-		       100 * json_real_value(json_object_get(l, "share")));
-}
-
-static void put_headline(const json_t *s)
-{
-	const json_t *p = json_object_get(s, "policy");
-	uint64_t blocks = ctl_number(s, "blocks");
-	char ago[32];
-
-	printf("egressd ");
-	ctl_put(ctl_string(s, "gateway"));
-	printf(": ");
-	if (strcmp(ctl_string(s, "mode"), "enforce") == 0)
-		printf("enforcing %" PRIu64 " of %" PRIu64 " rules", ctl_number(s, "enforcing"),
-		       ctl_number(s, "rules"));
-	else if (strcmp(ctl_string(s, "mode"), "observe") == 0)
-		printf("observing, %" PRIu64 " rule%s, none blocks", ctl_number(s, "rules"), plural(ctl_number(s, "rules")));
-	else
-		printf("no policy in force");
-	if (ctl_number(p, "version"))
-		printf(" (policy %" PRIu64 ", %s)", ctl_number(p, "version"), ctl_ago(p, "since", ago));
-	printf(", ");
-	put_seen(s);
-	printf(", %" PRIu64 " block%s", blocks, plural(blocks));
-	if (strcmp(ctl_string(s, "redis"), "none") != 0) {
-		printf(", Redis ");
-		ctl_put(ctl_string(s, "redis"));
-	}
-	put_leases(json_object_get(s, "leases"));
-}
-
-/* An idle worker turns four times a second. */
-static void put_silence(uint64_t seconds, const json_t *s)
-{
-	if (seconds >= SILENT_S)
-		printf("  THE ENGINE HAS NOT JUDGED FOR %" PRIu64 " s: packets wait, those that find its queue full %s (failure: %s)\n",
-		       seconds, strcmp(ctl_string(s, "failure"), "closed") == 0 ? "are dropped" : "pass unseen",
-		       ctl_string(s, "failure"));
-}
-
-static void put_unusual(const json_t *s)
-{
-	const json_t *p = json_object_get(s, "policy"), *e = json_object_get(s, "engine");
-	const json_t *spool = json_object_get(s, "spool");
-	uint64_t dropped = ctl_number(s, "queue_dropped") + ctl_number(s, "user_dropped");
-	char when[32], bytes[16];
-
-	if (!is_null(s, "observe_until"))
-		printf("  all blocking is off until %s\n", ctl_when(s, "observe_until", when));
-	if (!is_null(p, "goes_back_at"))
-		printf("  policy %" PRIu64 " waits for `egressctl confirm`; the one before returns at %s\n",
-		       ctl_number(p, "version"), ctl_when(p, "goes_back_at", when));
-	if (!ctl_true(e, "rules_in_kernel"))
-		printf("  KERNEL RULES ARE NOT IN PLACE: nothing is judged\n");
-	put_silence(ctl_number(e, "silent_s"), s);
-	if (!is_null(p, "errors_since")) {
-		printf("  the policy file has errors since %s, policy %" PRIu64 " stays: ", ctl_when(p, "errors_since", when),
-		       ctl_number(p, "version"));
-		ctl_put(ctl_string(p, "error"));
-		putchar('\n');
-	}
-	if (ctl_number(s, "braked"))
-		printf("  brake: %" PRIu64 " subject%s beyond the limit, only alerted\n", ctl_number(s, "braked"),
-		       plural(ctl_number(s, "braked")));
-	if (ctl_number(s, "unseen_bytes"))
-		printf("  unseen: %s left without being judged (%" PRIu64 " packet%s; failure: %s)\n",
-		       ctl_bytes(s, "unseen_bytes", bytes), ctl_number(s, "unseen_packets"),
-		       plural(ctl_number(s, "unseen_packets")), ctl_string(s, "failure"));
-	if (dropped)
-		printf("  kernel queue dropped %" PRIu64 " packet%s\n", dropped, plural(dropped));
-	if (ctl_number(s, "gap_seconds"))
-		printf("  sums have gaps of %" PRIu64 " s together (restored from a snapshot)\n",
-		       ctl_number(s, "gap_seconds"));
-	if (ctl_number(e, "restarts"))
-		printf("  engine restarted %" PRIu64 " time%s, last %s\n", ctl_number(e, "restarts"),
-		       plural(ctl_number(e, "restarts")), ctl_when(e, "started", when));
-	if (ctl_number(spool, "pending"))
-		printf("  %" PRIu64 " alert%s for Redis\n", ctl_number(spool, "pending"),
-		       ctl_number(spool, "pending") == 1 ? " waits" : "s wait");
-	if (ctl_number(spool, "lost"))
-		printf("  %" PRIu64 " alert%s lost: the spool was full, or its files were damaged\n", ctl_number(spool, "lost"),
-		       ctl_number(spool, "lost") == 1 ? " was" : "s were");
-}
-
-static void put_table(const json_t *s, const char *key)
-{
-	const json_t *t = json_object_get(s, key);
-	char live[32], capacity[32];
-
-	printf("%s %s of %s", key, ctl_count(ctl_number(t, "live"), live),
-	       ctl_count(ctl_number(t, "capacity"), capacity));
-}
-
-static void put_list(const char *title, const json_t *o)
-{
-	const char *key, *gap = "";
-	json_t *v;
-	char n[32];
-	bool any = false;
-
-	json_object_foreach((json_t *)o, key, v) {
-		if (json_integer_value(v) <= 0)
-			continue;
-		if (!any)
-			printf("  %s: ", title);
-		printf("%s", gap);
-		ctl_put(key);
-		printf(" %s", ctl_count((uint64_t)json_integer_value(v), n));
-		gap = ", ";
-		any = true;
-	}
-	if (any)
-		putchar('\n');
-}
-
-void ctl_show_status(const json_t *s)
-{
-	put_headline(s);
-	put_unusual(s);
-	printf("  ");
-	put_table(s, "pairs");
-	printf(", ");
-	put_table(s, "accounts");
-	putchar('\n');
-	put_list("health since start", json_object_get(s, "health"));
-	put_list("counted", json_object_get(s, "counters"));
-}
-
 /* ---- accounts ---- */
 
 static void put_who(const json_t *a)
@@ -197,10 +30,10 @@ static void put_blocked(const json_t *a)
 
 	printf("   BLOCKED until %s (", ctl_when(a, "blocked_until", when));
 	json_array_foreach(json_object_get(a, "limits"), i, l)
-		if (!is_null(l, "room_at"))
+		if (!ctl_null(l, "room_at"))
 			printf("%s window has room %s; ", format_duration(ctl_number(l, "window_s"), window),
 			       ctl_when(l, "room_at", when));
-	if (is_null(a, "until_window_s"))
+	if (ctl_null(a, "until_window_s"))
 		printf("hold %s)", format_duration(ctl_number(a, "hold_s"), hold));
 	else
 		printf("the %s window decides)", format_duration(ctl_number(a, "until_window_s"), window));
@@ -262,7 +95,7 @@ static void put_decision(const json_t *d)
 	ctl_put(ctl_string(d, "src"));
 	printf(" -> ");
 	ctl_put(ctl_string(d, "dest"));
-	if (is_null(d, "left_bytes"))
+	if (ctl_null(d, "left_bytes"))
 		printf("   refused %s", ctl_bytes(d, "refused_bytes", bytes));
 	else
 		printf("   %s left of %s", ctl_bytes(d, "left_bytes", left), ctl_bytes(d, "budget_bytes", bytes));
@@ -289,8 +122,8 @@ void ctl_show_blocks(const json_t *reply)
 	size_t i, n = json_array_size(list);
 	char when[32];
 
-	put_silence(ctl_number(reply, "engine_silent_s"), reply);
-	if (!is_null(reply, "observe_until"))
+	ctl_put_silence(ctl_number(reply, "engine_silent_s"), reply);
+	if (!ctl_null(reply, "observe_until"))
 		printf("  all blocking is off until %s: what is listed here passes\n", ctl_when(reply, "observe_until", when));
 	json_array_foreach(list, i, a)
 		put_account(a);
@@ -340,7 +173,8 @@ static void put_pair(const json_t *p)
 	ctl_put(ctl_string(p, "src"));
 	printf(" -> ");
 	ctl_put(many ? "(destinations folded: table full)" : ctl_string(p, "dest"));
-	printf("   %s in %s packets", ctl_bytes(p, "bytes", bytes), ctl_count(ctl_number(p, "packets"), packets));
+	printf("   %s in %s packet%s", ctl_bytes(p, "bytes", bytes), ctl_count(ctl_number(p, "packets"), packets),
+	       ctl_plural(ctl_number(p, "packets")));
 	if (ctl_number(p, "refused_bytes"))
 		printf("   refused %s", ctl_bytes(p, "refused_bytes", bytes));
 	if (ctl_number(p, "unseen_bytes"))
@@ -356,12 +190,12 @@ static void put_total(const json_t *reply)
 
 	ctl_put(ctl_string(reply, "host"));
 	printf(": %s left", ctl_bytes(t, "bytes", bytes));
-	if (!is_null(reply, "dest")) {
+	if (!ctl_null(reply, "dest")) {
 		printf(" to ");
 		ctl_put(ctl_string(reply, "dest"));
 	}
-	printf(" in %s packets, %s refused, %s unseen", ctl_count(ctl_number(t, "packets"), packets),
-	       ctl_bytes(t, "refused_bytes", refused), ctl_bytes(t, "unseen_bytes", unseen));
+	printf(" in %s packet%s, %s refused, %s unseen", ctl_count(ctl_number(t, "packets"), packets),
+	       ctl_plural(ctl_number(t, "packets")), ctl_bytes(t, "refused_bytes", refused), ctl_bytes(t, "unseen_bytes", unseen));
 	if (ctl_number(reply, "stores_bytes"))
 		printf("; it stores %s", ctl_bytes(reply, "stores_bytes", stored));
 	if (ctl_number(reply, "gap_seconds"))
@@ -378,8 +212,7 @@ void ctl_show_why(const json_t *reply)
 	json_array_foreach(accounts, i, x)
 		put_account(x);
 	if (ctl_number(reply, "accounts_total") > json_array_size(accounts))
-		printf("and %" PRIu64 " accounts more, less full\n",
-		       ctl_number(reply, "accounts_total") - json_array_size(accounts));
+		printf("and %" PRIu64 " more, less full\n", ctl_number(reply, "accounts_total") - json_array_size(accounts));
 	put_decisions(json_object_get(reply, "decisions"));
 	if (json_array_size(accounts) == 0)
 		puts("no rule or contract has counted anything of it");
@@ -392,38 +225,67 @@ void ctl_show_why(const json_t *reply)
 
 /* ---- findings ---- */
 
-static void put_finding(const json_t *f)
+struct finding_line {
+	char who[200], what[200], verdict[80];
+};
+
+static void make_line(const json_t *f, struct finding_line *l)
 {
 	const json_t *v = json_object_get(f, "verdict");
+	const char *dest = ctl_string(f, "dest_ip");
+	bool open = ctl_true(f, "open"), until = open && !ctl_null(v, "until");
+	char when[32];
+
+	snprintf(l->who, sizeof(l->who), "%s%s%s", ctl_string(json_object_get(f, "subject"), "name"), *dest ? " -> " : "", dest);
+	snprintf(l->what, sizeof(l->what), "%s", ctl_string(json_object_get(f, "alert"), "signature"));
+	snprintf(l->verdict, sizeof(l->verdict), "%.30s%s%s", open ? ctl_string(v, "action") : "closed", until ? " until " : "",
+		 until ? ctl_when(v, "until", when) : "");
+}
+
+static void put_column(const char *text, int width)
+{
+	ctl_put(text);
+	printf("%*s", width - (int)strlen(text) + 3, "");
+}
+
+/* `wide`: texts as long as the longest of each column. */
+static void put_finding(const json_t *f, const struct finding_line *wide)
+{
+	struct finding_line l;
 	char bytes[16], when[32];
 
+	make_line(f, &l);
 	printf("%-8s ", ctl_string(f, "severity_name"));
-	ctl_put(ctl_string(json_object_get(f, "subject"), "name"));
-	if (*ctl_string(f, "dest_ip")) {
-		printf(" -> ");
-		ctl_put(ctl_string(f, "dest_ip"));
-	}
-	printf("   ");
-	ctl_put(ctl_string(json_object_get(f, "alert"), "signature"));
-	printf("   %s", ctl_true(f, "open") ? ctl_string(v, "action") : "closed");
-	if (ctl_true(f, "open") && !is_null(v, "until"))
-		printf(" until %s", ctl_when(v, "until", when));
-	if (ctl_number(f, "refused_bytes"))
-		printf("   refused %s", ctl_bytes(f, "refused_bytes", bytes));
-	printf("   last %s   id ", ctl_when(f, "last_seen", when));
+	put_column(l.who, (int)strlen(wide->who));
+	put_column(l.what, (int)strlen(wide->what));
+	put_column(l.verdict, (int)strlen(wide->verdict));
+	printf("refused %-8s   last %-12s   id ", ctl_bytes(f, "refused_bytes", bytes), ctl_when(f, "last_seen", when));
 	ctl_put(ctl_string(f, "finding_id"));
 	putchar('\n');
+}
+
+static void widen(char *to, size_t size, const char *text)
+{
+	if (strlen(text) > strlen(to))
+		snprintf(to, size, "%s", text);
 }
 
 void ctl_show_findings(const json_t *reply)
 {
 	const json_t *list = json_object_get(reply, "findings"), *f;
+	struct finding_line l, wide = { .who = "" };
 	size_t i;
 
+	json_array_foreach(list, i, f) {
+		make_line(f, &l);
+		widen(wide.who, sizeof(wide.who), l.who);
+		widen(wide.what, sizeof(wide.what), l.what);
+		widen(wide.verdict, sizeof(wide.verdict), l.verdict);
+	}
 	json_array_foreach(list, i, f)
-		put_finding(f);
+		put_finding(f, &wide);
 	printf("%" PRIu64 " finding%s, %" PRIu64 " open", ctl_number(reply, "total"),
-	       plural(ctl_number(reply, "total")), ctl_number(reply, "open"));
+	       ctl_plural(ctl_number(reply, "total")), ctl_number(reply, "open"));
 	if (ctl_number(reply, "total") > json_array_size(list))
 		printf("; the %zu newest are shown", json_array_size(list));
 	putchar('\n');
@@ -432,12 +294,14 @@ void ctl_show_findings(const json_t *reply)
 void ctl_show_explain(const json_t *reply)
 {
 	const json_t *f = json_object_get(reply, "finding"), *t;
-	char bytes[16], first[32], last[32];
+	struct finding_line own;
+	char bytes[16], first[40], last[40];
 	size_t i;
 
-	put_finding(f);
-	printf("  first seen %s, last %s\n", ctl_when(f, "first_seen", first), ctl_when(f, "last_seen", last));
-	printf("  opened by %s%s", ctl_string(f, "opened_by"), is_null(f, "exit") ? "" : ", by exit ");
+	make_line(f, &own);
+	put_finding(f, &own);
+	printf("  first seen %s, last %s\n", ctl_moment(f, "first_seen", first), ctl_moment(f, "last_seen", last));
+	printf("  opened by %s%s", ctl_string(f, "opened_by"), ctl_null(f, "exit") ? "" : ", by exit ");
 	ctl_put(ctl_string(f, "exit"));
 	putchar('\n');
 	json_array_foreach(json_object_get(f, "top"), i, t) {
@@ -462,10 +326,10 @@ void ctl_show_change(const json_t *reply)
 
 	printf("done");
 	if (n)
-		printf(": %" PRIu64 " account%s or decision%s", n, plural(n), plural(n));
+		printf(": %" PRIu64 " account%s or decision%s", n, ctl_plural(n), ctl_plural(n));
 	if (ctl_number(reply, "budget_bytes"))
 		printf(", %s", ctl_bytes(reply, "budget_bytes", bytes));
-	if (!is_null(reply, "until"))
+	if (!ctl_null(reply, "until"))
 		printf(", until %s", ctl_when(reply, "until", when));
 	if (ctl_number(reply, "version"))
 		printf(": policy %" PRIu64 " in force", ctl_number(reply, "version"));

@@ -62,6 +62,18 @@ const char *ctl_string(const json_t *o, const char *key)
 	return s ? s : "";
 }
 
+bool ctl_null(const json_t *o, const char *key)
+{
+	const json_t *v = json_object_get(o, key);
+
+	return !v || json_is_null(v);
+}
+
+const char *ctl_plural(uint64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
 bool ctl_true(const json_t *o, const char *key)
 {
 	return json_is_true(json_object_get(o, key));
@@ -99,6 +111,16 @@ const char *ctl_when(const json_t *o, const char *key, char buf[32])
 	n = strftime(buf, 32, fmt, &at);
 	if (n > 0 && zoned && at.tm_zone)
 		snprintf(buf + n, 32 - n, " %s", at.tm_zone);
+	return buf;
+}
+
+const char *ctl_moment(const json_t *o, const char *key, char buf[40])
+{
+	struct tm at;
+	time_t t;
+
+	if (!instant(o, key, &t) || !localtime_r(&t, &at) || strftime(buf, 40, "%Y-%m-%d %H:%M:%S %Z", &at) == 0)
+		snprintf(buf, 40, "?");
 	return buf;
 }
 

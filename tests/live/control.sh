@@ -69,6 +69,7 @@ says "status counts the block" ', 1 block,' ctl status
 says "findings" '^high +file01 -> 203.0.113.9 .* block until' ctl findings
 id=$(ctl --json findings | jq -r '.findings[0].finding_id')
 says "explain" 'rule bulk-leak' ctl explain "$id"
+says "when, to the second" '^  first seen [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} [A-Z]+, last [0-9-]+ [0-9:]+' ctl explain "$id"
 says "blocks" '^file01 -> 203.0.113.9' ctl blocks
 lab_is 2 "$(ctl --json why file01 | jq '.pairs | length')" "one host, both its families"
 code "debug check" 0 ctl debug check
@@ -106,6 +107,8 @@ send 203.0.113.77 20000000
 n=$(total file01 203.0.113.77)
 # The allowed bytes are charged to it alone; then the rule's own limit.
 if [ "$n" -le 13000000 ] && [ "$n" -ge 12800000 ]; then ok "allow, then the rule"; else not_ok "allow let $n bytes of 13000000 out"; fi
+ctl findings | grep '   last ' | sed 's/   last .*//' >"$LAB_DIR/columns"
+lab_is "2 1" "$(wc -l <"$LAB_DIR/columns") $(awk '{print length}' "$LAB_DIR/columns" | sort -u | wc -l)" "findings stand in columns"
 code "observe" 0 ctl observe --for 10m --reason INC-5
 says "status says so" 'observing.*' ctl status
 before=$(total file01 203.0.113.9)
@@ -152,6 +155,7 @@ says "nor an answer" 'root or a member of group egressd may ask' as 65534 status
 policy 6MB >"$LAB_DIR/new.yaml"
 printf 'version: 1\ninside: [10.0.0.0/8]\nrulez: []\n' >"$LAB_DIR/bad.yaml"
 code "check: good" 0 ctl check "$LAB_DIR/new.yaml"
+says "one is one" 'ok: mode enforce, 2 rules \(1 blocking\), 0 contracts, 1 host$' ctl check "$LAB_DIR/new.yaml"
 code "check: errors" 1 ctl check "$LAB_DIR/bad.yaml"
 says "with place and remedy" "bad.yaml:3:1: error: rulez: .*" ctl check "$LAB_DIR/bad.yaml"
 lab_is 3 "$(ctl check --format json "$LAB_DIR/bad.yaml" | jq '.[0].line')" "check --format json"

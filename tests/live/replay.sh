@@ -99,6 +99,17 @@ is '2026-11-02T00:00:12.000000Z leak 10.0.0.5 203.0.113.9,2026-11-02T00:00:13.00
 is '120000 100000 1m' "$(jq -r 'select(.type == "alert") | "\(.observed_bytes) \(.limit_bytes) \(.window)"' "$dir/out" | head -n 1)" \
 	"an alert's figures"
 
+# A packet that is refused at the limit has not passed: an alert's figure stays below, as the daemon's does. The table names it.
+cp "$dir/policy.yaml" "$dir/observe.yaml"
+sed -i 's/^mode: observe/mode: enforce/' "$dir/policy.yaml"
+replay order >"$dir/out"
+is '60000 100000 block' "$(jq -r 'select(.type == "alert") | "\(.observed_bytes) \(.limit_bytes) \(.verdict)"' "$dir/out" | head -n 1)" \
+	"blocked: what has passed"
+"$ctl" replay --policy "$dir/policy.yaml" "$dir/order.pcap" >"$dir/out" 2>"$dir/err"
+is 'INSIDE OUTSIDE BYTES SIZE REFUSED PACKETS,10.0.0.5 203.0.113.9 120000 120.0 kB 60000 2' \
+	"$(sed -n '1p;/^10.0.0.5 *203.0.113.9/p' "$dir/out" | tr -s ' ' | sed 's/ $//' | paste -sd,)" "the table has the refused bytes"
+mv "$dir/observe.yaml" "$dir/policy.yaml"
+
 # A contract that had ended when the capture was taken is an error of the policy, with its place; today's date does not matter.
 packet 90000 10.0.0.5 203.0.113.9 60 40000 22 10 | sed 's/^2026-11-02 25/2026-11-09 01/' | capture late
 replay late >"$dir/out"
