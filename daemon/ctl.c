@@ -195,11 +195,14 @@ static int fits(const struct verb *v, const struct ctl *c, unsigned given)
 		ctl_complain("%s: one argument too many: %s", v->name, c->arg[v->max]);
 	if (wrong || c->narg < v->min || c->narg > v->max)
 		return usage_of(v, stderr);
-	for (unsigned i = 0; i < c->narg; i++)
-		if (!*c->arg[i]) {
-			ctl_complain("%s: %s is empty", v->name, argument(v, i, name));
-			return CTL_USAGE;
-		}
+	for (unsigned i = 0; i < c->narg; i++) {
+		bool wide = i < ARRAY_SIZE(v->keys) && v->keys[i] && strlen(c->arg[i]) > CONTROL_NAME_MAX;
+
+		if (*c->arg[i] && !wide)
+			continue;
+		ctl_complain("%s: %s is %s", v->name, argument(v, i, name), wide ? "too long" : "empty");
+		return CTL_USAGE;
+	}
 	if (c->reason && !*c->reason) {
 		ctl_complain("--reason: say why, it is logged");
 		return CTL_USAGE;

@@ -40,6 +40,7 @@ says 2 err '^egressctl: --for: not an option of status$' egressctl status --for 
 says 2 err '^egressctl: status: one argument too many: x$' egressctl status x
 says 2 err '^egressctl: why: HOST is empty$' egressctl why ''
 says 2 err '^egressctl: why: DEST is empty$' egressctl why a ''
+says 2 err '^egressctl: why: HOST is too long$' egressctl why "$long$long"
 says 2 err '^egressctl: --budget 0B: 1B to 1024TiB is due$' egressctl unblock a --budget 0B --reason x
 says 2 err '^egressctl: --for 0s: 1s to 366d is due$' egressctl block a --for 0s --reason x
 says 2 err '^egressctl: --for 400d: 0s to 366d is due$' egressctl observe --for 400d --reason x
