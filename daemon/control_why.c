@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "control_internal.h"
+#include "prefix_set.h"
 
 #define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)	/* shown as it stands */
 
@@ -302,17 +303,30 @@ static bool decision_is(const struct area_dynamic *d, const struct control_name 
 	return src && dst;
 }
 
+static bool within(const struct prefix *x, const struct control_name *n)
+{
+	for (uint32_t i = 0; i < n->n; i++)
+		if (prefix_covers(&n->prefix[i], x))
+			return true;
+	return false;
+}
+
+/* *refused as in set_accounts(). */
 static void set_decisions(const struct control_call *q, const struct control_name *in, const struct control_name *out,
-			  json_t *reply)
+			  uint64_t *refused, json_t *reply)
 {
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
 		struct area_dynamic d = q->ctx->area->h->dynamic[i];
+		json_t *o;
 
 		if (d.kind == DYNAMIC_NONE || q->now.ns >= d.until_ns || !decision_is(&d, in, out))
 			continue;
-		(void)json_array_append_new(list, control_decision(q, &d));
+		o = control_decision(q, &d);
+		if (within(&d.src, in) && (control_everywhere(out) || (d.dst.len && within(&d.dst, out))))
+			*refused = MAX_OF(*refused, (uint64_t)json_integer_value(json_object_get(o, "refused_bytes")));
+		(void)json_array_append_new(list, o);
 	}
 	control_set(reply, "decisions", list);
 }
@@ -390,8 +404,8 @@ int control_why(struct control_call *q, json_t *reply)
 	if (r < 0)
 		return r;
 	set_accounts(q, &in, &out, &exits, &total.refused, reply);
+	set_decisions(q, &in, &out, &total.refused, reply);
 	set_total(pairs, &total, reply);
-	set_decisions(q, &in, &out, reply);
 	control_set_number(reply, "gap_seconds", LOAD(q->ctx->area->h->gap_ns) / NS_PER_S);
 	return 0;
 }

@@ -279,6 +279,13 @@ static void test_why_refused(void **state)
 	o = ask("{\"verb\":\"why\",\"host\":\"file01\"}");
 	assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 1500000);
 	json_decref(o);
+	must_do("{\"verb\":\"block\",\"host\":\"10.20.0.17\",\"for_s\":60,\"reason\":\"r\"}");
+	for (uint32_t i = 0; i < w.area.h->accounts; i++)
+		if (w.area.account[i].key.kind == SUBJECT_TOTAL)
+			atomic_fetch_add_explicit(&w.area.account[i].refused, 700000, memory_order_relaxed);
+	o = ask("{\"verb\":\"why\",\"host\":\"10.20.0.17\"}");
+	assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 700000);
+	json_decref(o);
 	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.9\"}");
 	assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 1000000);
 	json_decref(o);
