@@ -127,6 +127,7 @@ lab_wait 3 observing && ok "and it did become true" || not_ok "the command is lo
 grep -q 'uid 0: observe.*INC-7: outcome unknown' "$LAB_DIR/egressd.log" && ok "the log does not say refused" || not_ok "no such log line"
 code "a block by hand meanwhile" 0 ctl block 10.20.0.16 203.0.113.10 --for 10m --reason INC-7
 says "blocks says that it does not hold" 'all blocking is off until .*: what is listed here passes' ctl blocks
+in_ns sakura2 ping -nqc 1 -W 1 203.0.113.10 >/dev/null && ok "nor does it" || not_ok "it holds, and blocks says that it does not"
 code "and is lifted" 0 ctl unblock 10.20.0.16 203.0.113.10 --reason INC-7
 code "observe ends again" 0 ctl observe --for 0s --reason INC-7
 code "no reason, no change" 2 ctl observe --for 10m
