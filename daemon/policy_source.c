@@ -60,8 +60,11 @@ static size_t built_in_protect(const struct config *c, struct prefix to[PROTECT_
 	struct time_servers times = { 0 };
 	size_t n = 0;
 
-	if (c->redis && c->redis_host[0])
+	if (c->redis && c->redis_host[0]) {
 		n = add_address(c->redis_host, to, n);
+		if (n == 0 && strcasecmp(c->redis_host, "localhost") != 0)	/* loopback is never refused */
+			time_servers_add(&times, c->redis_host);	/* looked up with theirs, and before them */
+	}
 	n = add_resolvers(to, n);
 	time_servers_read("", &times);
 	return n + time_servers_addresses(&times, to + n, PROTECT_MAX - n);

@@ -60,7 +60,7 @@ static void add_addr(struct time_servers *s, const struct addr *a)
 		s->left_out++;
 }
 
-static void add_server(struct time_servers *s, const char *word)
+void time_servers_add(struct time_servers *s, const char *word)
 {
 	struct addr a;
 
@@ -90,7 +90,7 @@ static void ntp_line(char *line, struct time_servers *s)
 	while (word && word[0] == '-')
 		word = strtok_r(NULL, BLANK, &save);
 	if (word)
-		add_server(s, word);
+		time_servers_add(s, word);
 }
 
 /* sourcedir FOLDER..., confdir FOLDER...; true: it was one. */
@@ -131,7 +131,7 @@ static void timesyncd_line(char *line, bool *in_time, struct time_servers *s)
 	if (strcmp(line, "NTP") != 0 && strcmp(line, "FallbackNTP") != 0)
 		return;
 	for (char *word = strtok_r(value + 1, BLANK, &save); word; word = strtok_r(NULL, BLANK, &save))
-		add_server(s, word);
+		time_servers_add(s, word);
 }
 
 /* A line that ends in a backslash goes on in the next. */
@@ -210,7 +210,7 @@ static void chrony_folder(void *ctx, const char *path, bool sources)
 	read_folder(ctx, path, sources ? ".sources" : ".conf", TIME_CHRONY);
 }
 
-void time_servers_read(const char *root, struct time_servers *ret)
+void time_servers_read(const char *root, struct time_servers *s)
 {
 	static const struct {
 		const char *path;
@@ -221,11 +221,10 @@ void time_servers_read(const char *root, struct time_servers *ret)
 		{ "/etc/chrony/chrony.conf", TIME_CHRONY },
 		{ "/etc/systemd/timesyncd.conf", TIME_TIMESYNCD },
 	};
-	struct reading r = { root, ret };
+	struct reading r = { root, s };
 
-	memset(ret, 0, sizeof(*ret));
 	for (unsigned i = 0; i < ARRAY_SIZE(known); i++)
-		read_one(root, known[i].path, known[i].syntax, ret, chrony_folder, &r);
+		read_one(root, known[i].path, known[i].syntax, s, chrony_folder, &r);
 	read_folder(&r, "/etc/systemd/timesyncd.conf.d", ".conf", TIME_TIMESYNCD);
 }
 
@@ -376,7 +375,7 @@ static void tell(const struct time_servers *s, struct lookup *const *of, uint32_
 			at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", at ? ", " : "", s->name[i]);
 	}
 	if (at)
-		log_warning("time servers without an address, not protected: %s%s; egressctl reload asks again", names,
+		log_warning("servers without an address, not protected: %s%s; egressctl reload asks again", names,
 			    at < sizeof(names) ? "" : "...");
 	if (left_out)
 		log_warning("time servers beyond the places there are, not protected: %u; name them under protect in the policy",

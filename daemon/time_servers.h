@@ -1,4 +1,5 @@
-/* time_servers.h - the time servers that this machine is set to ask, for the built-in protect list. Relay's main thread only.
+/* time_servers.h - the time servers that this machine is set to ask, and others by name, for the built-in protect list. Relay's main
+ * thread only.
  *
  * [TS1] Read    ntp.conf (ntp, ntpsec), chrony.conf with the files of its sourcedir and confdir lines, timesyncd.conf
  *               with its .d folder. What is not there or cannot be read names nobody; a line that is not understood is passed over.
@@ -31,8 +32,11 @@ enum time_syntax { TIME_NTP, TIME_CHRONY, TIME_TIMESYNCD };
 void time_servers_parse(enum time_syntax syntax, char *text, struct time_servers *s,
 			void (*folder)(void *ctx, const char *path, bool sources), void *ctx);
 
-/* root: "" or a folder that stands for /. */
-void time_servers_read(const char *root, struct time_servers *ret);
+/* An address or a name; each once, the first ones have the places. What is neither is passed over. */
+void time_servers_add(struct time_servers *s, const char *word);
+
+/* Adds what the files say. root: "" or a folder that stands for /. */
+void time_servers_read(const char *root, struct time_servers *s);
 
 /* Their addresses, at most `max`. The count. */
 size_t time_servers_addresses(const struct time_servers *s, struct prefix *to, size_t max);

@@ -138,6 +138,7 @@ static void files(void **state)
 
 	(void)state;
 	assert_non_null(mkdtemp(root));
+	s = (struct time_servers){ 0 };
 	time_servers_read(root, &s);
 	assert_string_equal(found(), "");
 	file("/etc/ntp.conf", "server 192.0.2.1\n");
@@ -156,6 +157,7 @@ static void files(void **state)
 	snprintf(command, sizeof(command), "%s/etc/ntp.conf", root);
 	assert_int_equal(unlink(command), 0);
 	assert_int_equal(mkdir(command, 0700), 0);	/* not a file */
+	s = (struct time_servers){ 0 };
 	time_servers_read(root, &s);
 	assert_string_equal(found(), "192.0.2.2 192.0.2.4 192.0.2.5 192.0.2.3 192.0.2.6 192.0.2.7");
 }

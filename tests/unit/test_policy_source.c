@@ -1,0 +1,54 @@
+/* test_policy_source.c - what a policy protects without being told: Redis, by address or by name. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "log.h"
+#include "policy.h"
+#include "policy_source.h"
+
+static const char text[] = "version: 1\ninside: [10.0.0.0/8]\n";
+
+static bool protects(const char *redis_host, const char *address)
+{
+	struct config c = { .redis = 1, .policy = "policy.yaml" };
+	char why[200] = "";
+	const char *bad = "";
+	struct compiled p;
+	struct policy view;
+	struct addr a;
+	bool found = false;
+
+	snprintf(c.redis_host, sizeof(c.redis_host), "%s", redis_host);
+	assert_int_equal(addr_parse(address, &a), 0);
+	assert_int_equal(policy_source_compile(&c, text, sizeof(text) - 1, &p, why, sizeof(why)), 0);
+	assert_int_equal(policy_open(p.blob, p.size, &view, &bad), 0);
+	for (uint32_t i = 0; i < view.h->nprotect; i++)
+		found = found || prefix_contains(&view.protect[i], &a);
+	assert_int_equal(!!(policy_dst_of(&view, &a)->flags & DST_PROTECTED), found);
+	compiled_free(&p);
+	return found;
+}
+
+/* A number in hexadecimal is a name to us, which libc finds without asking anybody. */
+static void redis(void **state)
+{
+	(void)state;
+	assert_true(protects("192.0.2.5", "192.0.2.5"));
+	assert_true(protects("2001:db8::5", "2001:db8::5"));
+	assert_true(protects("0xc0000205", "192.0.2.5"));
+	assert_false(protects("localhost", "192.0.2.5"));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(redis) };
+
+	log_open("test");
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
