@@ -29,7 +29,7 @@
 #include "snapshot.h"
 
 #define QUEUE_RCVBUF (64U << 20)
-#define EARLY_DEATHS 5		/* in EARLY_S before READY: give up */
+#define EARLY_DEATHS 5		/* one after the other before READY, each within EARLY_S of its start: give up */
 #define EARLY_S	     20
 #define STOP_MS	     5000
 
@@ -40,7 +40,7 @@ struct child {
 	pid_t pid;
 	int ours, theirs;	/* socket pair to the supervisor */
 	bool ready;
-	unsigned starts;
+	unsigned early;		/* deaths in a row within EARLY_S */
 	uint64_t started_ns;
 };
 
@@ -293,7 +293,6 @@ static void start_child(struct supervisor *s, enum child_role role)
 		fds[n] = (struct child_fd){ engine && i < s->config.queue_count ? s->queue[i] : -1, FD_QUEUE + (int)i };
 	c->pid = child_spawn(c->role, fds, n, engine);
 	c->started_ns = clock_mono().ns;
-	c->starts++;
 	if (c->pid < 0)
 		log_error("cannot start the %s: %s; trying again in a second", c->role, strerror(-(int)c->pid));
 	if (engine) {
@@ -307,7 +306,7 @@ static void start_child(struct supervisor *s, enum child_role role)
 /* Too many deaths before anything ever worked: the machine needs an admin, not a storm. [V3] */
 static bool hopeless(const struct supervisor *s, const struct child *c)
 {
-	return !s->told_ready && (s->refused || c->starts >= EARLY_DEATHS);
+	return !s->told_ready && (s->refused || c->early >= EARLY_DEATHS);
 }
 
 static int reap(struct supervisor *s)
@@ -322,6 +321,7 @@ static int reap(struct supervisor *s)
 			if (c->pid != pid)
 				continue;
 			c->pid = -1;
+			c->early = clock_mono().ns - c->started_ns < EARLY_S * NS_PER_S ? c->early + 1 : 0;
 			if (hopeless(s, c)) {
 				if (s->failed[0] || !s->refused)
 					log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");

@@ -4,8 +4,8 @@
  *                the children are fixed-form and carry nothing that is acted on but their kind.
  * [V2] Owner     memfd of the table, queue and nftables sockets, last good policy; also put into systemd's FD store, so
  *                that an upgrade or `kill -9` of this process loses none of them.
- * [V3] Restart   a dead engine or relay is started again at once; one that cannot start (PROTO_FAILED before the first
- *                READY) ends the service with one line, no restart storm.
+ * [V3] Restart   a dead engine or relay is started again at once; one that cannot start (before the first READY:
+ *                PROTO_FAILED, or five deaths in a row, each within 20 s) ends the service with one line, no restart storm.
  * [V4] Watchdog  systemd is fed only while the engine says that every worker advances; an engine silent for
  *                SUPERVISOR_SILENT_S is killed and replaced.
  * [V5] Stop      SIGTERM: relay writes its snapshot, rules and blocks leave the kernel, exit 0.

@@ -1,0 +1,35 @@
+#!/bin/bash
+# restarts.sh - a child that dies again and again before it ever worked ends the service; deaths that lie apart do not (supervisor.h [V3]).
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+# shellcheck source=tests/live/lab.sh
+. tests/live/lab.sh
+lab_up
+mkfifo "$LAB_DIR/policy.yaml"	# nobody writes to it: the relay waits, and egressd does not become ready
+lab_egressd_config "$LAB_DIR/policy.yaml"
+lab_start egressd gw "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
+running() { kill -0 "$(lab_pid egressd)" 2>/dev/null; }
+another() { local p; p=$(lab_child relay) && [ "$p" != "$1" ]; }
+
+# kill_relays COUNT: each as soon as it is there
+killed=0
+kill_relays() {
+	for _ in $(seq "$1"); do
+		lab_wait 5 another "$killed" || return 1
+		killed=$(lab_child relay)
+		kill -KILL "$killed"
+	done
+}
+kill_relays 4
+lab_wait 5 another "$killed" && ok "four deaths at once: started again" || not_ok "four deaths at once: not started again"
+sleep 21
+kill_relays 1
+lab_wait 5 another "$killed" && ok "a fifth one much later: started again" || not_ok "a fifth one much later: not started again"
+kill_relays 4
+lab_wait 5 another "$killed" && running && ok "four more at once: started again" || not_ok "four more at once: not started again"
+kill_relays 1
+code=0
+wait "$(lab_pid egressd)" || code=$?
+lab_is 1 "$code" "the fifth in a row ends the service"
+lab_is 1 "$(grep -c 'cannot start: a process dies again and again' "$LAB_DIR/egressd.log")" "and it says why, once"
+lab_done
