@@ -1,5 +1,6 @@
 /* judge.c - the packet path: keys, pair records, charge and undo. See judge.h for the contract. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 
 #include "judge_internal.h"
@@ -146,6 +147,18 @@ static bool any_blocked(const struct judge *j, const struct payers *l)
 	return false;
 }
 
+/* Established SSH to the gateway: what it sends from that port, but for the SYN of a connection that it opens itself. */
+static bool is_ssh_answer(const struct judge_packet *v)
+{
+	return v->local && v->p.proto == IPPROTO_TCP && v->p.sport == POLICY_SSH_PORT && v->p.tcp_flags & 0x10;
+}
+
+/* A block by hand refuses what rules may not; this it may not either. */
+static bool spared(const struct judge *j, const struct judge_packet *v, uint32_t slot)
+{
+	return is_ssh_answer(v) && j->area.account[slot].key.kind == SUBJECT_TOTAL;
+}
+
 /* A blocked account refuses before any other is charged. by_hand: only those of decisions. */
 static bool blocked_refuses(struct judge *j, struct judge_packet *v, const struct payers *l, bool by_hand, struct mono now)
 {
@@ -178,7 +191,7 @@ static bool rules_pay(struct judge *j, struct judge_packet *v, const struct paye
 	for (unsigned i = l->n_contract; i < l->n_contract + l->n_rule; i++) {
 		uint32_t slot = l->account[i];
 
-		if (likely(account_charge(&j->area.account[slot], v->p.len, tick)) ||
+		if (likely(account_charge(&j->area.account[slot], v->p.len, tick)) || unlikely(spared(j, v, slot)) ||
 		    ledger_charge(j, v, slot, false, l->protected, now))
 			continue;
 		v->refused_by = slot;
@@ -246,7 +259,8 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 	v->refused_by = TABLE_NONE;
 	v->hold = v->busy = 0;
 	payers_of(j, v, version, now, &l);
-	v->pass = !hand_refuses(j, v, &l, now) &&
+	l.protected = l.protected || is_ssh_answer(v);
+	v->pass = (is_ssh_answer(v) || !hand_refuses(j, v, &l, now)) &&
 		  (contract_pays(j, v, &l, tick, now) || (!v->hold && rules_pay(j, v, &l, tick, now)));
 	if (unlikely(v->hold)) {
 		count(j, AC_HELD, 1);

@@ -11,6 +11,8 @@
  *                   by `failure`.
  * [J4] Hot path     no allocation, no system call, no lock unless an account takes its slow path.
  * [J5] Threads      one struct judge a thread over the same area; judge_review() by one thread.
+ * [J6] SSH          packets that the gateway answers from TCP port 22 are charged and never refused, not by a decision either:
+ *                   a block must not cut off the admin who could lift it.
  */
 #pragma once
 

@@ -31,6 +31,7 @@
 #define POLICY_UNTIL_NEVER INT64_MAX
 #define POLICY_SERVICES	  1024	/* distinct sets of rules that ports can select */
 #define POLICY_MAGIC	  "egrpol\1"	/* 8 bytes with the NUL */
+#define POLICY_SSH_PORT	  22	/* of the gateway: built-in protection (judge.h [J6]), in the kernel rules too */
 
 enum policy_rule_kind { RULE_RULE, RULE_CONTRACT };
 enum policy_per { PER_PAIR = SUBJECT_PAIR, PER_HOST, PER_GROUP, PER_TOTAL };

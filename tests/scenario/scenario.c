@@ -5,10 +5,11 @@
  *
  * A file is a policy, a line "---", and steps in the order of their time, '#' begins a comment. Sizes and durations as in a policy:
  *
- *   at TIME out PROTO SRC[:PORT] > DST[:PORT] len BYTES [times N] [every TIME] [opened inside|outside] [exit NAME] [gateway]
+ *   at TIME out PROTO SRC[:PORT] > DST[:PORT] len BYTES [times N] [every TIME] [opened inside|outside] [exit NAME] [gateway] [ack]
  *       expect pass | refused [RULE] | SIZE [refused RULE]
  *           SIZE: of the packets as many pass as fit into it, the next is refused (by RULE), and none later. IPv6 in brackets
  *           when a port follows. A prefix in place of an address: its addresses take turns. every: between two of them.
+ *           ack: TCP with that flag; else with none.
  *   at TIME sum RULE SRC [> DST] WINDOW expect SIZE
  *   at TIME total RULE expect SIZE                ever charged, all its subjects
  *   at TIME finding RULE SRC [> DST] expect none | open | blocked | over
@@ -133,6 +134,8 @@ static struct flow take_flow(struct scenario *s)
 			f.v.exit = exit_of(s, take(s, "exit"));
 		else if (take_if(s, "gateway"))
 			f.v.local = 1;
+		else if (take_if(s, "ack"))
+			f.v.p.tcp_flags = 0x10;
 		else
 			fail(s, "%s is not known here", s->word[s->at]);
 	}
