@@ -94,15 +94,19 @@ demo:
 bench: all benches
 	$(Q)tests/bench/run $B
 
+# $(call put,FILE,MODE,PLACE): with the paths that it is installed for.
+put = sed -e 's|/usr/sbin/|$(PREFIX)/sbin/|; s|/usr/bin/|$(PREFIX)/bin/|; s|/etc/egressd\>|$(ETC)/egressd|' $(1) | \
+	install -D -m $(2) /dev/stdin $(DESTDIR)$(3)
+
 install: all
 	install -D -m 755 $B/egressd $(DESTDIR)$(PREFIX)/sbin/egressd
 	install -D -m 755 $B/egressctl $(DESTDIR)$(PREFIX)/bin/egressctl
 	# What an admin has written stays.
 	for f in egressd policy; do [ -e $(DESTDIR)$(ETC)/egressd/$$f.yaml ] || \
-	  install -D -m 640 config/$$f.yaml $(DESTDIR)$(ETC)/egressd/$$f.yaml || exit 1; done
-	install -D -m 644 systemd/egressd.service $(DESTDIR)$(UNITDIR)/egressd.service
+	  { $(call put,config/$$f.yaml,640,$(ETC)/egressd/$$f.yaml); } || exit 1; done
+	$(call put,systemd/egressd.service,644,$(UNITDIR)/egressd.service)
 	install -D -m 644 systemd/egressd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf
-	install -D -m 644 systemd/egressd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/egressd.conf
+	$(call put,systemd/egressd.tmpfiles,644,$(PREFIX)/lib/tmpfiles.d/egressd.conf)
 	for m in docs/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
 
 uninstall:
