@@ -221,16 +221,37 @@ static void follow(_Atomic uint64_t *total, uint64_t *base, uint64_t counter)
 	atomic_store_explicit(total, *base + counter, memory_order_relaxed);
 }
 
+/* The pair's record of class 0, made if new: what nobody judged has no class, and a counter is followed in one record for good.
+ * TABLE_NONE: pairs are being evicted, and the total alone has its bytes until there is room. */
+static uint32_t unseen_record(struct engine *e, const struct addr *src, const struct addr *dst)
+{
+	struct table *t = &e->area.pairs;
+	const uint32_t cap = table_capacity(t);
+	struct pair_key k = { 0 };
+	const struct table_key *key = (const struct table_key *)&k;
+	uint32_t slot = TABLE_NONE;
+	uint64_t hash;
+
+	memcpy(k.in, src->b, sizeof(k.in));
+	pair_out(&k, dst);
+	hash = area_pair_hash(&e->area, &k);
+	slot = table_find(t, hash, key);
+	/* Relaxed: a few more or less do not matter. */
+	if (slot != TABLE_NONE || atomic_load_explicit(&t->state->live, memory_order_relaxed) >= cap / 8 * 7)
+		return slot;
+	if (table_insert(t, hash, key, &slot) == 0) {
+		e->area.pair_cold[slot].first_ns = clock_mono().ns;
+		e->area.pair_cold[slot].last_out = *dst;
+	}
+	return slot;
+}
+
 static int pair_unseen(void *ctx, const struct addr *src, const struct addr *dst, uint64_t packets, uint64_t bytes)
 {
 	struct engine *e = ctx;
-	struct pair_key k = { 0 };
-	uint32_t slot;
+	const uint32_t slot = unseen_record(e, src, dst);
 
 	(void)packets;
-	memcpy(k.in, src->b, sizeof(k.in));
-	pair_out(&k, dst);
-	slot = table_find(&e->area.pairs, area_pair_hash(&e->area, &k), (const struct table_key *)&k);
 	if (slot != TABLE_NONE)
 		follow(&e->area.pair_cold[slot].unseen, &e->area.pair_cold[slot].unseen_base, bytes);
 	return 0;

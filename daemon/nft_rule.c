@@ -88,15 +88,20 @@ void nft_ct(struct nft_rule *r, uint32_t key, uint32_t dreg)
 	nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, dreg);
 }
 
-void nft_cmp(struct nft_rule *r, uint32_t sreg, const void *data, uint32_t len)
+static void compare(struct nft_rule *r, uint32_t op, uint32_t sreg, const void *data, uint32_t len)
 {
 	struct nftnl_expr *e = expr(r, "cmp");
 
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_CMP_SREG, sreg);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_CMP_OP, NFT_CMP_EQ);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_CMP_OP, op);
 	nftnl_expr_set(e, NFTNL_EXPR_CMP_DATA, data, len);
+}
+
+void nft_cmp(struct nft_rule *r, uint32_t sreg, const void *data, uint32_t len)
+{
+	compare(r, NFT_CMP_EQ, sreg, data, len);
 }
 
 void nft_cmp_u8(struct nft_rule *r, uint32_t sreg, uint8_t v)
@@ -112,6 +117,11 @@ void nft_cmp_u16(struct nft_rule *r, uint32_t sreg, uint16_t v)
 void nft_cmp_u32(struct nft_rule *r, uint32_t sreg, uint32_t v)
 {
 	nft_cmp(r, sreg, &v, sizeof(v));
+}
+
+void nft_cmp_not_u32(struct nft_rule *r, uint32_t sreg, uint32_t v)
+{
+	compare(r, NFT_CMP_NEQ, sreg, &v, sizeof(v));
 }
 
 void nft_bitwise(struct nft_rule *r, uint32_t reg, const void *mask, const void *xor, uint32_t len)
@@ -149,7 +159,7 @@ void nft_transport(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len
 	payload(r, NFT_PAYLOAD_TRANSPORT_HEADER, dreg, off, len);
 }
 
-void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg)
+static void lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg, uint32_t flags)
 {
 	struct nftnl_expr *e = expr(r, "lookup");
 
@@ -160,6 +170,18 @@ void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t s
 		r->failed = true;
 	if (set_id)
 		nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SET_ID, set_id);
+	if (flags)
+		nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_FLAGS, flags);
+}
+
+void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg)
+{
+	lookup(r, set, set_id, sreg, 0);
+}
+
+void nft_lookup_not(struct nft_rule *r, const char *set, uint32_t sreg)
+{
+	lookup(r, set, 0, sreg, NFT_LOOKUP_F_INV);
 }
 
 void nft_verdict(struct nft_rule *r, int verdict, const char *chain)

@@ -31,6 +31,7 @@ void nft_cmp(struct nft_rule *r, uint32_t sreg, const void *data, uint32_t len);
 void nft_cmp_u8(struct nft_rule *r, uint32_t sreg, uint8_t v);
 void nft_cmp_u16(struct nft_rule *r, uint32_t sreg, uint16_t v);
 void nft_cmp_u32(struct nft_rule *r, uint32_t sreg, uint32_t v);
+void nft_cmp_not_u32(struct nft_rule *r, uint32_t sreg, uint32_t v);
 /* reg = (reg & mask) ^ xor */
 void nft_bitwise(struct nft_rule *r, uint32_t reg, const void *mask, const void *xor, uint32_t len);
 /* len bytes at off of the network header */
@@ -39,6 +40,8 @@ void nft_payload(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len);
 void nft_transport(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len);
 /* Goes on with the rule when found; set_id 0: a set that was there before this batch. */
 void nft_lookup(struct nft_rule *r, const char *set, uint32_t set_id, uint32_t sreg);
+/* Goes on when not found. */
+void nft_lookup_not(struct nft_rule *r, const char *set, uint32_t sreg);
 void nft_verdict(struct nft_rule *r, int verdict, const char *chain);
 /* The object that `map` names for sreg; the rule ends when there is none, or a quota is over. */
 void nft_object_of(struct nft_rule *r, const char *map, uint32_t sreg);

@@ -19,7 +19,8 @@
  *                 Chains of an older version lose their rules.
  * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
  *                 FACTS: rules are replaced inside chains that stay).
- * [U4] Protected  packets to addresses of `protect` are never matched by the blocked sets.
+ * [U4] Protected  packets to addresses of `protect`, and SSH that the gateway answers (judge.h [J6]), are never matched by the
+ *                 blocked sets.
  * [U5] Watched    a removal by others (table, chain, rule, set, element) is told at once, one of ours never.
  * Egress: leaves by an outside or exit device, or to an exit host, or to an address not inside; never loopback, link-local
  * or link-scope multicast.
@@ -107,7 +108,8 @@ int rules_flow_dump(struct rules *r, int (*each)(void *ctx, const struct rules_f
 /* As the kernel has them: they begin at zero with the keep table, and one that is not there reads zero. */
 int rules_counters(struct rules *r, struct rules_counters *ret) MUST_CHECK;
 
-/* Unseen bytes by pair since the keep table was made; a pair without any for a day is forgotten. dst of IPv6: its /64. */
+/* Unseen bytes by pair since the keep table was made; a pair without any for a day is forgotten. src: pair_gateway,
+ * pair_unlisted (pair.h), or an address of `inside` or `exit_host`. dst of IPv6: its /64. */
 int rules_unseen_dump(struct rules *r, int (*each)(void *ctx, const struct addr *src, const struct addr *dst,
 						   uint64_t packets, uint64_t bytes), void *ctx) MUST_CHECK;
 

@@ -16,6 +16,7 @@
 
 #include "nft_rule.h"
 #include "nft_set.h"
+#include "pair.h"
 #include "rules_internal.h"
 
 #define BLOCKS_MAX  65536
@@ -323,6 +324,16 @@ void rules_block_regate(struct rules *r, struct nft_batch *b)
 	}
 }
 
+/* Their IPv4 form: rules_keep.c. No sender has such an address (RFC 1122: 0.0.0.0/8 is no source that is forwarded). */
+static struct addr unseen_src(const uint8_t *key, bool v6)
+{
+	const struct addr a = key_addr(key, v6);
+
+	if (!v6 && memcmp(key, pair_gateway.b + 12, 4) == 0)
+		return pair_gateway;
+	return !v6 && memcmp(key, pair_unlisted.b + 12, 4) == 0 ? pair_unlisted : a;
+}
+
 int rules_unseen_dump(struct rules *r, int (*each)(void *ctx, const struct addr *src, const struct addr *dst,
 						   uint64_t packets, uint64_t bytes), void *ctx)
 {
@@ -332,7 +343,7 @@ int rules_unseen_dump(struct rules *r, int (*each)(void *ctx, const struct addr 
 		int e = nft_set_dump(&r->keep, TABLE_KEEP, v6 ? "unseen6" : "unseen4", &d, &n);
 
 		for (size_t i = 0; i < n && e == 0; i++) {
-			const struct addr src = key_addr(d[i].key, v6), dst = key_addr(d[i].key + (v6 ? 16 : 4), v6);
+			const struct addr src = unseen_src(d[i].key, v6), dst = key_addr(d[i].key + (v6 ? 16 : 4), v6);
 
 			e = each(ctx, &src, &dst, d[i].packets, d[i].bytes);
 		}

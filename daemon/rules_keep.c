@@ -5,7 +5,8 @@
  *	                           else egress: counted, bits cleared if any is set
  *	local                      never leaves: pass; an outside or exit device: egress; else pass
  *	pass                       bits set to JUDGED: the queue chain lets it go
- *	exit (postrouting -151)    JUDGED or LEASED: bits cleared; else unseen: counted, counted by pair, (closed) dropped
+ *	exit (postrouting -151)    JUDGED or LEASED: bits cleared; else unseen: counted, counted by pair (a sender that the
+ *	                           policy does not know, or the gateway, as such), (closed) dropped
  *	forward, output (-10)      source has a block at all                         -> refuse
  *	refuse, refuse_local       SSH to the gateway, loopback, protected and what is not egress go on their way, else
  *	refuse_hit                 the blocked sets                                  -> reject or drop
@@ -91,7 +92,7 @@ static void daddr(struct nft_rule *r, bool v6, uint32_t reg)
 	nft_payload(r, reg, v6 ? V6_DADDR : V4_DADDR, v6 ? 16 : 4);
 }
 
-enum address_set { LOCAL, NEVER, PROTECT, ADDRESS_SETS };
+enum address_set { LOCAL, NEVER, PROTECT, KNOWN, ADDRESS_SETS };
 
 #define RANGES(n, type, len) { .name = n, .flags = NFT_SET_INTERVAL, .key_type = type, .key_len = len }
 #define V4_RANGES(n)	     RANGES(n, NFT_KEY_IPV4, 4)
@@ -101,6 +102,7 @@ static const struct nft_set_spec address_set[ADDRESS_SETS][2] = {
 	[LOCAL] = { V4_RANGES("local4"), V6_RANGES("local6") },
 	[NEVER] = { V4_RANGES("never4"), V6_RANGES("never6") },
 	[PROTECT] = { V4_RANGES("protect4"), V6_RANGES("protect6") },
+	[KNOWN] = { V4_RANGES("known4"), V6_RANGES("known6") },
 };
 
 static void range_set(struct rules *rules, struct nft_batch *b, enum address_set set, bool v6, const struct rules_list *list,
@@ -141,11 +143,13 @@ static void address_sets(struct rules *rules, struct nft_batch *b, const struct 
 	/* Inside without exits, and what never leaves: all that is not egress by its address alone. */
 	const struct rules_list local[] = { { never, n, 1 }, { s->exit_host, s->nexit_host, 0 }, { s->inside, s->ninside, 1 } };
 	const struct rules_list protect = { s->protect, s->nprotect, 1 };
+	const struct rules_list known[] = { { s->exit_host, s->nexit_host, 1 }, { s->inside, s->ninside, 1 } };
 
 	for (int v6 = 0; v6 <= 1; v6++) {
 		range_set(rules, b, LOCAL, v6, local, ARRAY_SIZE(local));
 		range_set(rules, b, NEVER, v6, local, 1);
 		range_set(rules, b, PROTECT, v6, &protect, 1);
+		range_set(rules, b, KNOWN, v6, known, ARRAY_SIZE(known));
 	}
 }
 
@@ -232,6 +236,33 @@ static void entry_rules(struct nft_batch *b, const struct rules_spec *s, const s
 	nft_rule_add(&r, b, "keep: not egress");
 }
 
+/* The pair as the judge names it: who has no row of its own counts as a pseudo-host, whose IPv4 form is its last four bytes.
+ * NULL: who has. A rule for each: a full set ends the rule it stands in. */
+static void unseen_rule(struct nft_batch *b, bool v6, const struct addr *pseudo)
+{
+	const uint32_t second = v6 ? NFT_REG_2 : NFT_REG32_01, len = v6 ? 16 : 4;
+	struct nft_rule r = nft_rule(KEEP, "exit");
+
+	family_is(&r, v6);
+	nft_meta(&r, NFT_META_IIF, NFT_REG32_00);
+	if (pseudo == &pair_gateway)
+		nft_cmp_u32(&r, NFT_REG32_00, 0);
+	else
+		nft_cmp_not_u32(&r, NFT_REG32_00, 0);
+	nft_payload(&r, NFT_REG_1, v6 ? V6_SADDR : V4_SADDR, len);
+	if (pseudo == &pair_unlisted)
+		nft_lookup_not(&r, address_set[KNOWN][v6].name, NFT_REG_1);
+	else if (!pseudo)
+		nft_lookup(&r, address_set[KNOWN][v6].name, 0, NFT_REG_1);
+	if (pseudo)
+		nft_bitwise(&r, NFT_REG_1, zero, pseudo->b + (v6 ? 0 : 12), len);
+	daddr(&r, v6, second);
+	if (v6)
+		nft_bitwise(&r, second, half_v6, zero, 16);
+	nft_update_counter(&r, v6 ? "unseen6" : "unseen4", NFT_REG_1);
+	nft_rule_add(&r, b, "keep: unseen pairs");
+}
+
 static void exit_rules(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m)
 {
 	const uint32_t seen[] = { m->leased, m->judged };	/* a judged packet has cost far more than one comparison */
@@ -249,17 +280,9 @@ static void exit_rules(struct nft_batch *b, const struct rules_spec *s, const st
 	mark_set(&r, m->mask, 0);
 	nft_rule_add(&r, b, "keep: unseen");
 	for (int v6 = 0; v6 <= 1; v6++) {
-		const uint32_t second = v6 ? NFT_REG_2 : NFT_REG32_01;
-
-		/* Rules of their own: a full set ends the rule it stands in. */
-		r = nft_rule(KEEP, "exit");
-		family_is(&r, v6);
-		nft_payload(&r, NFT_REG_1, v6 ? V6_SADDR : V4_SADDR, v6 ? 16 : 4);
-		daddr(&r, v6, second);
-		if (v6)
-			nft_bitwise(&r, second, half_v6, zero, 16);
-		nft_update_counter(&r, v6 ? "unseen6" : "unseen4", NFT_REG_1);
-		nft_rule_add(&r, b, "keep: unseen pairs");
+		unseen_rule(b, v6, NULL);
+		unseen_rule(b, v6, &pair_gateway);
+		unseen_rule(b, v6, &pair_unlisted);
 	}
 	if (!s->failure_closed)
 		return;
