@@ -1,5 +1,5 @@
-/* time_servers.h - the time servers that this machine is set to ask, and others by name, for the built-in protect list. Relay's main
- * thread only.
+/* time_servers.h - the time servers that this machine is set to ask, and others by name, for the built-in protect list. Relay's
+ * main thread only.
  *
  * [TS1] Read    ntp.conf (ntp, ntpsec), chrony.conf with the files of its sourcedir and confdir lines, timesyncd.conf
  *               with its .d folder. What is not there or cannot be read names nobody; a line that is not understood is passed over.

@@ -1,6 +1,6 @@
 #!/bin/bash
-# install.sh - make install with another PREFIX and ETC: every path that the unit and egressd.yaml name is there below DESTDIR, an admin's
-# configuration stays, and make uninstall leaves nothing else.
+# install.sh - make install with another PREFIX and ETC: every path that the unit and egressd.yaml name is there below DESTDIR, an
+# admin's configuration stays, and make uninstall leaves nothing else.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 : "${EGRESSD_BUILD:=build}"
@@ -37,7 +37,7 @@ for where in "/usr /etc" "/usr/local /etc" "/opt/egressd /opt/egressd/etc"; do
 	check "$prefix: every path that is named is there $missing" [ -z "$missing" ]
 	check "$prefix: and so many are named" [ "$(named "$etc" "$prefix" | wc -l)" -eq 6 ]
 	check "$prefix: of programs that can be started" test -x "$root$prefix/sbin/egressd" -a -x "$root$prefix/bin/egressctl"
-	check "$prefix: not for everybody to read" [ "$(stat -c %a "$root$etc/egressd/egressd.yaml" "$root$etc/egressd/policy.yaml" | sort -u)" = 640 ]
+	check "$prefix: not for everybody to read" [ "$(stat -c %a "$root$etc"/egressd/{egressd,policy}.yaml | sort -u)" = 640 ]
 	check "$prefix: the unit is" [ "$(stat -c %a "$root/lib/systemd/system/egressd.service")" = 644 ]
 	if command -v systemd-analyze >/dev/null; then
 		# The programs are not there as long as DESTDIR is not /; nothing else may be wrong.

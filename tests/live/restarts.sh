@@ -1,5 +1,6 @@
 #!/bin/bash
-# restarts.sh - a child that dies again and again before it ever worked ends the service; deaths that lie apart do not (supervisor.h [V3]).
+# restarts.sh - a child that dies again and again before it ever worked ends the service; deaths that lie apart do not (supervisor.h
+# [V3]).
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
