@@ -70,6 +70,10 @@ $B/tests/%.o: BASE += -Idaemon -Itests
 # Their disk fails when it is told to.
 $B/tests/unit/test_spool_faults $B/tests/unit/test_spool_crash: LDFLAGS += -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync
 
+# egressd in a world that is odd when it is told to be.
+$B/tests/live/egressd_odd: $B/daemon/main.o
+$B/tests/live/egressd_odd: LDFLAGS += $B/daemon/main.o -Wl,--wrap=clock_gettime,--wrap=sendto
+
 unit: $(call prog,$(unit_src) $(scenario_src))
 torture: $(call prog,$(torture_src))
 benches: $(call prog,$(bench_src))

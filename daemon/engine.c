@@ -126,9 +126,8 @@ static void set_policy(struct engine *e, const struct proto_msg *m, int fd)
 		keep_policy(e);
 		become_ready(e);
 		log_info("policy %u in force", m->u.policy.version);
-	} else {
-		log_error("policy %u not applied: %s; %s", m->u.policy.version, why,
-			  e->policy ? "keeping the one in force" : "waiting for another");
+	} else if (e->policy) {		/* else the relay's answer to it is the line */
+		log_notice("policy %u not applied: %s; keeping the one in force", m->u.policy.version, why);
 	}
 	tell(FD_PEER, PROTO_REPLY, m->token, r, 0, why, -1);
 }
@@ -262,10 +261,15 @@ static bool workers_alive(struct engine *e, struct mono now)
 	return alive;
 }
 
+static int64_t wall_offset_s(struct mono now)
+{
+	return (int64_t)(clock_wall_us() / 1000000) - (int64_t)mono_s(now);
+}
+
 static void second(struct engine *e)
 {
 	struct mono now = clock_mono();
-	int64_t offset = (int64_t)(clock_wall_us() / 1000000) - (int64_t)mono_s(now);
+	int64_t offset = wall_offset_s(now);
 
 	e->judge.wall_offset_s = offset;
 	for (unsigned i = 0; i < e->nworkers; i++)
@@ -366,7 +370,7 @@ static int open_queues(struct engine *e)
 				snprintf(text, sizeof(text), "queue %u: not permitted: run as root or with CAP_NET_ADMIN",
 					 w->queue);
 			else
-				snprintf(text, sizeof(text), "queue %u: %s: is nfnetlink_queue in this kernel?", w->queue,
+				snprintf(text, sizeof(text), "queue %u: %s: is nfnetlink_queue in this kernel? modprobe nfnetlink_queue", w->queue,
 					 strerror(-r));
 			tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);	/* who says it */
 			return r;
@@ -425,6 +429,7 @@ static int start(struct engine *e)
 	e->nworkers = e->config.queue_count;
 	e->judge.area = e->area;
 	e->judge.counter = own_counters;
+	e->judge.wall_offset_s = wall_offset_s(now);	/* the workers' copies begin with it: no contract is young again */
 	e->answers = answers_new();
 	e->leases = leases_new();
 	if (!e->answers || !e->leases)

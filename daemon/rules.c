@@ -91,7 +91,7 @@ static int probe_flavour(struct rules *r, enum rules_flavour f, const char **ret
 	struct nft_rule rule = nft_rule(PROBE, "probe");
 
 	nft_batch_begin(&b, &r->owner);
-	nft_table_add(&b, PROBE, false, "probe: table");
+	nft_table_add(&b, PROBE, false, "no table can be made: is nf_tables in this kernel? modprobe nf_tables");
 	/* Not a base chain: taking its hook back would drop what waits in the queues (FACTS), at every engine start. */
 	nft_chain_add(&b, PROBE, "probe", "probe: chain");
 	queue_statement(&rule, f, 0, 1);
@@ -127,6 +127,8 @@ static int probe(struct rules *r, const char **ret_what)
 		if (e == 0)
 			r->flavour = try[i];
 	}
+	if (e == -ENOENT)
+		*ret_what = "the kernel has neither nft's queue statement nor the xt target NFQUEUE; modprobe nft_queue, or xt_NFQUEUE";
 	r->leases = probe_leases(r);
 	return e;
 }
