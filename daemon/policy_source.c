@@ -172,7 +172,8 @@ int policy_source_compile(const struct config *c, const char *text, size_t len, 
 	if (!text) {
 		r = config_read_file(c->policy, POLICY_MAX, &own, &len);
 		if (r < 0) {
-			snprintf(why, why_size, "policy %s: %s", c->policy, strerror(-r));
+			snprintf(why, why_size, "policy %s: %s%s", c->policy, strerror(-r),
+				 r == -EACCES ? "; egressd's group must be able to read it and its folder" : "");
 			return r;
 		}
 		text = own;

@@ -299,12 +299,15 @@ static int open_control(struct relay *r, char *why, size_t size)
 
 	snprintf(path, sizeof(path), "%s/control.sock", r->config.runtime_dir);
 	if (mkdir(r->config.runtime_dir, 0755) < 0 && errno != EEXIST) {
-		snprintf(why, size, "runtime folder %s: %s", r->config.runtime_dir, strerror(errno));
-		return -errno;
+		int e = errno;
+
+		snprintf(why, size, "runtime folder %s: %s; it must exist and belong to the user of egressd", r->config.runtime_dir,
+			 strerror(e));
+		return -e;
 	}
 	r->control = control_open(path);
 	if (r->control < 0)
-		snprintf(why, size, "control socket %s: %s", path, strerror(-r->control));
+		snprintf(why, size, "control socket %s: %s; its folder must belong to the user of egressd", path, strerror(-r->control));
 	return r->control < 0 ? r->control : 0;
 }
 

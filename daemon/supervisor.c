@@ -191,7 +191,7 @@ static int open_area(struct supervisor *s, char **names, int n)
 	}
 	s->area = new_area(&s->config);
 	if (s->area < 0) {
-		log_error("memory for %u pairs (%zu MB address space): %s", s->config.pairs,
+		log_error("memory for %u pairs (%zu MB address space): %s; set table.pairs lower", s->config.pairs,
 			  area_size(s->config.pairs, accounts_for(&s->config)) >> 20, strerror(-s->area));
 		return s->area;
 	}
@@ -217,7 +217,7 @@ static int kept_socket(char **names, int n, const char *name)
 	fd = child_lift(fd);
 	if (fd >= 0)
 		store(fd, name);
-	return fd;
+	return fd < 0 ? -EMFILE : fd;
 }
 
 static int open_kernel(struct supervisor *s, char **names, int n)
@@ -225,14 +225,14 @@ static int open_kernel(struct supervisor *s, char **names, int n)
 	s->owner = kept_socket(names, n, "nft-owner");
 	s->keep = s->owner < 0 ? -1 : kept_socket(names, n, "nft-keep");
 	if (s->owner < 0 || s->keep < 0)
-		return -EIO;
+		return s->owner < 0 ? s->owner : s->keep;
 	for (uint32_t i = 0; i < s->config.queue_count; i++) {
 		char name[16];
 
 		snprintf(name, sizeof(name), "queue%u", i);
 		s->queue[i] = kept_socket(names, n, name);
 		if (s->queue[i] < 0)
-			return -EIO;
+			return s->queue[i];
 	}
 	return 0;
 }
@@ -525,11 +525,11 @@ int supervisor_main(const char *config_path)
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	sigfd = child_lift(signalfd(-1, &set, SFD_CLOEXEC));
-	r = sigfd < 0 ? -errno : open_all(&s);
-	if (r < 0) {
-		log_error("cannot start");
+	r = sigfd < 0 ? -EMFILE : open_all(&s);
+	if (r == -EMFILE)	/* all else was told where it happened */
+		log_error("cannot start: too few descriptors: raise LimitNOFILE (ulimit -n)");
+	if (r < 0)
 		return EXIT_FAILURE;
-	}
 	start_child(&s, RELAY);
 	start_child(&s, ENGINE);
 	r = loop(&s, sigfd);

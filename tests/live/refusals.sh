@@ -6,7 +6,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
-lab_need jq setpriv unshare
+lab_need jq setpriv unshare prlimit
 lab_up
 good() {
 	cat <<-END
@@ -51,6 +51,12 @@ lab_wait 5 held
 refused "queue of another program" 1 "queue 1 is held by another process \(netlink port $(holder 1)\b"
 lab_stop holder
 
+# --- limits ----------------------------------------------------------------------------------------------------------
+lab_egressd_config "$LAB_DIR/policy.yaml" table='{pairs: 1048576}'
+refused "memory" 1 "memory for 1048576 pairs .*set table.pairs lower" prlimit --as=300000000
+lab_egressd_config "$LAB_DIR/policy.yaml"
+refused "descriptors" 1 "raise LimitNOFILE" prlimit --nofile=12
+
 # --- folders ---------------------------------------------------------------------------------------------------------
 touch "$LAB_DIR/file"
 lab_egressd_config "$LAB_DIR/policy.yaml" state_dir="$LAB_DIR/file/state"
@@ -59,6 +65,8 @@ lab_egressd_config "$LAB_DIR/policy.yaml" state_dir=/proc/egressd
 refused "state folder that nobody can make" 1 "state folder /proc/egressd: .*must exist and belong"
 lab_egressd_config "$LAB_DIR/policy.yaml" runtime_dir="$LAB_DIR/file/run"
 refused "runtime folder below a file" 1 "runtime folder $LAB_DIR/file/run: Not a directory"
+lab_egressd_config "$LAB_DIR/policy.yaml" runtime_dir=/proc/egressd
+refused "runtime folder that nobody can make" 1 "runtime folder /proc/egressd: .*must exist and belong"
 mkdir "$LAB_DIR/ro"
 lab_egressd_config "$LAB_DIR/policy.yaml" state_dir="$LAB_DIR/ro"
 refused "state folder read-only" 1 "state folder $LAB_DIR/ro: Read-only file system" \

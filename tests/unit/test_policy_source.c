@@ -1,10 +1,14 @@
-/* test_policy_source.c - what a policy protects without being told: Redis, by address or by name. */
+/* test_policy_source.c - what a policy protects without being told: Redis, by address or by name; and a file that it may not read. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -45,9 +49,32 @@ static void redis(void **state)
 	assert_false(protects("localhost", "192.0.2.5"));
 }
 
+static void not_readable(void **state)
+{
+	static char path[] = "/tmp/test_policy_source.XXXXXX";
+	const uid_t me = geteuid();
+	struct config c = { .redis = 0 };
+	char why[200] = "";
+	struct compiled p;
+	int fd = mkstemp(path), r;
+
+	(void)state;
+	assert_true(fd >= 0);
+	snprintf(c.policy, sizeof(c.policy), "%s", path);
+	assert_int_equal(fchmod(fd, 0), 0);
+	close(fd);
+	assert_true(me != 0 || seteuid(65534) == 0);	/* root reads all */
+	r = policy_source_compile(&c, NULL, 0, &p, why, sizeof(why));
+	assert_int_equal(seteuid(me), 0);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(r, -EACCES);
+	assert_non_null(strstr(why, path));
+	assert_non_null(strstr(why, "Permission denied; egressd's group must be able to read it"));
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(redis) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(redis), cmocka_unit_test(not_readable) };
 
 	log_open("test");
 	return cmocka_run_group_tests(tests, NULL, NULL);
