@@ -12,19 +12,6 @@ static bool service_port(const struct judge_packet *v, uint16_t *ret_port)
 	return v->opener != OPENER_UNKNOWN && !(v->p.notes & PACKET_NO_PORTS);
 }
 
-/* Rules may tell addresses of one /64 apart; then the pair's class does too, or one list would serve both. */
-static uint32_t class_within_64(const struct policy *p, const struct addr *out, uint32_t uid)
-{
-	const struct policy_dst *dst = policy_dst_of(p, out);
-	struct {
-		struct policy_bits to;
-		uint32_t flags, exit, uid;
-	} name = { dst->to, dst->flags, (uint32_t)dst->exit, uid };
-	uint32_t mixed = hash_uid(&name, offsetof(__typeof__(name), uid) + sizeof(uid));
-
-	return mixed == PAIR_CLASS_OVERFLOW ? 1 : mixed;
-}
-
 /* Has the address a row of its own? The ranges' binary search costs more than all the rest of the key. */
 static bool known_source(struct judge *j, const struct addr *a)
 {
@@ -61,8 +48,6 @@ static void make_key(struct judge *j, struct judge_packet *v)
 	known = service_port(v, &port);
 	v->cls = policy_class_of(p, v->p.proto, known, port, v->opener, v->exit);
 	k->class_uid = p->cls[v->cls].uid;
-	if (k->out_family == 6 && p->h->flags & POLICY_FINE6)
-		k->class_uid = class_within_64(p, &v->p.dst, k->class_uid);
 }
 
 static void born(struct judge *j, const struct judge_packet *v, struct mono now)

@@ -65,7 +65,7 @@ int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_ke
 	struct ends e;
 
 	if (!p || !table_is_full(&j->area.pairs, hint->pair) || k->class_uid == PAIR_CLASS_OVERFLOW ||
-	    !has_row_of_its_own(k->in) || (k->out_family == 6 && p->h->flags & POLICY_FINE6))
+	    !has_row_of_its_own(k->in))
 		return -ENOENT;
 	memcpy(key.in, k->in, sizeof(key.in));
 	memcpy(key.out, k->out, sizeof(key.out));

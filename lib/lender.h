@@ -22,8 +22,8 @@
  *                      but too little to lend, or none to lend now, keeps the pair in the queue. A block by hand leases nothing.
  * Threads  all of it one thread (the engine's main thread), beside any number of workers.
  * Not leased  overflow records, the pseudo-hosts gateway and unlisted (many sources), pairs with more than LEASE_ACCOUNTS accounts,
- *             what leaves by an exit's device (its rules may be others than those of the same pair elsewhere), pairs that are egress by
- *             their device alone, and IPv6 pairs where a rule tells addresses of one /64 apart.
+ *             what leaves by an exit's device (its rules may be others than those of the same pair elsewhere), and pairs that are
+ *             egress by their device alone.
  */
 #pragma once
 

@@ -138,7 +138,6 @@ struct policy_header {
 
 enum policy_flag {
 	POLICY_ENFORCE	= 1,		/* mode of the file */
-	POLICY_FINE6	= 4,		/* some destination range is finer than an IPv6 /64 */
 	POLICY_NEEDS_CT = 2,		/* ports or opened_by used: the kernel rules must say `ct direction` */
 };
 
