@@ -215,7 +215,7 @@ static int heartbeat(struct courier *c)
 	if (notice_wipe(c) < 0)
 		return -1;
 	snprintf(version, sizeof(version), "%u", atomic_load_explicit(&h->policy_version, memory_order_relaxed));
-	snprintf(packets, sizeof(packets), "%llu", (unsigned long long)area_counter_sum(c->area, AC_PACKETS));
+	snprintf(packets, sizeof(packets), "%llu", (unsigned long long)area_passed_packets(c->area));
 	snprintf(unseen, sizeof(unseen), "%llu",
 		 (unsigned long long)atomic_load_explicit(&h->unseen_bytes, memory_order_relaxed));
 	pthread_mutex_lock(c->spool_lock);

@@ -155,5 +155,5 @@ void ctl_show_status(const json_t *s)
 	put_table(s, "accounts");
 	putchar('\n');
 	put_list("health since start", json_object_get(s, "health"));
-	put_list("counted", json_object_get(s, "counters"));
+	put_list("counted packet by packet", json_object_get(s, "counters"));
 }

@@ -388,7 +388,7 @@ static void plain(struct report *r, enum finding_event event)
 	f->verdict = VERDICT_ALERT;
 	f->severity = SEVERITY_MEDIUM;
 	f->unseen_bytes = atomic_load_explicit(&r->a->h->unseen_bytes, memory_order_relaxed);
-	f->seen_bytes = area_counter_sum(r->a, AC_BYTES);
+	f->seen_bytes = area_passed_bytes(r->a);
 	/* Ids no account has: the seq is never given twice. */
 	f->finding_id = (1ULL << 63) | spool_next_seq(r->spool);
 	f->incident_id = f->finding_id;

@@ -226,7 +226,7 @@ bool report_fill(const struct area *a, const struct policy *p, const struct conf
 	f->first_seen_us = clock_wall_of((struct mono){ x->opened_ns });
 	f->last_seen_us = clock_wall_of((struct mono){ x->last_ns });
 	f->unseen_bytes = atomic_load_explicit(&a->h->unseen_bytes, memory_order_relaxed);
-	f->seen_bytes = area_counter_sum(a, AC_BYTES);
+	f->seen_bytes = area_passed_bytes(a);
 	fill_subject(a, p, r, slot, f);
 	fill_windows(a, r, slot, f);
 	fill_verdict(a, r, slot, f);

@@ -199,6 +199,16 @@ uint64_t area_counter_sum(const struct area *a, unsigned counter)
 	return sum;
 }
 
+uint64_t area_passed_bytes(const struct area *a)
+{
+	return area_counter_sum(a, AC_BYTES) + atomic_load_explicit(&a->h->leased_bytes, memory_order_relaxed);
+}
+
+uint64_t area_passed_packets(const struct area *a)
+{
+	return area_counter_sum(a, AC_PACKETS) + atomic_load_explicit(&a->h->leased_packets, memory_order_relaxed);
+}
+
 uint64_t area_pair_hash(const struct area *a, const struct pair_key *key)
 {
 	return hash_bytes(&a->h->hash_key, key, sizeof(*key));

@@ -164,6 +164,10 @@ void area_ring(struct area *a, uint32_t slot);
 const char *area_counter_name(unsigned counter);	/* "packets", "no-address-bytes", ... */
 uint64_t area_counter_sum(const struct area *a, unsigned counter);
 
+/* All that passed: judged packet by packet (AC_BYTES, AC_PACKETS) and on leases. */
+uint64_t area_passed_bytes(const struct area *a);
+uint64_t area_passed_packets(const struct area *a);
+
 uint64_t area_pair_hash(const struct area *a, const struct pair_key *key);
 uint64_t area_account_hash(const struct area *a, const struct account_key *key);
 

@@ -58,6 +58,8 @@ exact() { # TEXT: counter, pair records and the host's account agree, nothing is
 	p=$(passed)
 	lab_is "$p" "$(pairs)" "$1: the pairs' records say what left"
 	lab_is "$p" "$(sums host)" "$1: and the account was charged that"
+	[ "$(ctl --json findings | jq '.total')" = 0 ] ||
+		lab_is "$p" "$(ctl --json findings | jq '.findings[0].coverage.seen_bytes')" "$1: and findings say that it was seen"
 }
 
 # --- the limit ---------------------------------------------------------------------------------------------------------

@@ -372,6 +372,8 @@ static void step_after_a_kill(void **state)
 	assert_int_equal(total_of("host"), 301000);
 	assert_int_equal(all_outstanding(), 2 * (g - 300000));
 	assert_int_equal(atomic_load(&w.j.area.h->leased_bytes), 300000);
+	assert_int_equal(area_passed_bytes(&w.j.area), area_counter_sum(&w.j.area, AC_BYTES) + 300000);
+	assert_int_equal(area_passed_packets(&w.j.area), area_counter_sum(&w.j.area, AC_PACKETS) + 300);
 	assert_int_equal(lease_lost(&w.j, slot, w.now), g - 300000);	/* its object is gone: all of it, then */
 	assert_int_equal(total_of("pair"), 1000 + g);
 	lease_free(&w.j, slot);
