@@ -198,10 +198,14 @@ static void passed(struct judge *j, struct judge_packet *v)
 		atomic_fetch_add_explicit(&j->area.pair_cold[v->pair].packets_high, 1, memory_order_relaxed);
 }
 
+/* By the account that did not pay and was the last to be asked. */
 static void refused(struct judge *j, const struct judge_packet *v)
 {
 	struct pair_cold *c = &j->area.pair_cold[v->pair];
 
+	atomic_fetch_add_explicit(&j->area.account[v->refused_by].refused, v->p.len, memory_order_relaxed);
+	if (v->pair == TABLE_NONE)
+		return;
 	atomic_fetch_add_explicit(&c->refused, v->p.len, memory_order_relaxed);
 	atomic_fetch_add_explicit(&c->refused_packets, 1, memory_order_relaxed);
 }
@@ -254,6 +258,8 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 	if (unlikely(v->pair == TABLE_NONE)) {
 		if (v->pass)
 			atomic_fetch_add_explicit(&j->area.h->lost_pair_bytes, v->p.len, memory_order_relaxed);
+		else
+			refused(j, v);
 	} else {
 		if (unlikely(v->p.notes & ~PACKET_NO_PORTS))
 			note_oddities(j, v);

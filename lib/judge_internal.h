@@ -42,6 +42,8 @@ struct account_terms ledger_terms(const struct policy_rule *r);
 bool ledger_enforces(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now);
 /* Under the lock: a finding opens or changed; verdict: report now. */
 void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now);
+/* Under the lock: its next rev, now. */
+void ledger_tell(struct judge *j, uint32_t slot, struct mono now);
 void ledger_unblock(struct judge *j, uint32_t slot, struct mono now);
 void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now);
 /* Under the lock: what passed on a lease has been added, or credit has come or gone. A threshold that it reached is told. */

@@ -84,11 +84,25 @@ static void open_finding(struct judge *j, uint32_t slot, struct mono now)
 	struct account_cold *c = &j->area.account_cold[slot];
 	uint64_t n = atomic_fetch_add_explicit(&j->area.h->next_finding, 1, memory_order_relaxed);
 
-	c->finding_id = j->area.h->id << 32 | (n & UINT32_MAX);
 	c->opened_ns = now.ns;
 	c->opened_refused = atomic_load_explicit(&a->refused, memory_order_relaxed);
 	set_state(a, ACCOUNT_OPEN);
+	/* Release: who sees the new id sees that it is open; pairs with the acquire in the relay's scan. */
+	__atomic_store_n(&c->finding_id, j->area.h->id << 32 | (n & UINT32_MAX), __ATOMIC_RELEASE);
 	mark_for_review(&j->area, slot);
+}
+
+void ledger_tell(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct account_cold *c = &j->area.account_cold[slot];
+
+	c->pending = 0;
+	c->rev_ns = now.ns;
+	/* Release: the relay that sees this rev sees the finding's fields; its acquire is in the relay's scan. */
+	atomic_fetch_add_explicit(&c->rev, 1, memory_order_release);
+	area_ring(&j->area, slot);
+	if (j->notify)
+		(void)j->notify(j->ctx);	/* lost: the review comes within a second anyway */
 }
 
 void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now)
@@ -104,13 +118,7 @@ void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now
 		c->pending = 1;
 		return;
 	}
-	c->pending = 0;
-	c->rev_ns = now.ns;
-	/* Release: the relay that sees this rev sees the finding's fields; its acquire is in the relay's scan. */
-	atomic_fetch_add_explicit(&c->rev, 1, memory_order_release);
-	area_ring(&j->area, slot);
-	if (j->notify)
-		(void)j->notify(j->ctx);	/* lost: the review comes within a second anyway */
+	ledger_tell(j, slot, now);
 }
 
 /* Marks windows whose sum with `more` passes the limit, and doublings; true when something new is to be said. */
@@ -202,9 +210,9 @@ static void touch(struct account_cold *c, struct mono now)
 	__atomic_store_n(&c->last_ns, now.ns, __ATOMIC_RELAXED);
 }
 
-static bool refuse(struct account *a, struct account_cold *c, const struct judge_packet *v, struct mono now)
+/* Not paid. Whether it left all the same, by a rule's account, judge.c knows: it counts what was refused. */
+static bool refuse(struct account_cold *c, struct mono now)
 {
-	atomic_fetch_add_explicit(&a->refused, v->p.len, memory_order_relaxed);
 	touch(c, now);
 	return false;
 }
@@ -241,20 +249,20 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	struct account_cold *c = &j->area.account_cold[slot];
 
 	if (c->rule == ACCOUNT_DYNAMIC)
-		return refuse(a, c, v, now);
+		return refuse(c, now);
 	if (r && r->kind == RULE_CONTRACT) {
 		if (r->alert_on_breach && (cross(a, c, ledger_terms(r), v->p.len) || !c->breached)) {
 			c->breached = 1;
 			remember(j, c, v);
 			ledger_report(j, slot, false, now);
 		}
-		return refuse(a, c, v, now);
+		return refuse(c, now);
 	}
 	if (ledger_enforces(j, a, r, now) && !protected) {
 		remember(j, c, v);
 		if (!brake_holds(j, now)) {
 			block(j, slot, r, v->p.len, now);
-			return refuse(a, c, v, now);
+			return refuse(c, now);
 		}
 		set_state(a, ACCOUNT_BRAKED);
 		atomic_store_explicit(&j->area.h->braked, 1, memory_order_relaxed);
@@ -297,7 +305,7 @@ bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool 
 
 	count(j, AC_SLOW, 1);
 	if (!contract && !protected && still_blocked(j, slot, now))
-		return refuse(a, c, v, now);
+		return refuse(c, now);
 	account_lock(a);
 	r = ledger_rule(j, slot);
 	if (state_of(a) & ACCOUNT_BLOCKED && !still_blocked(j, slot, now)) {
@@ -310,7 +318,7 @@ bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool 
 	if (!paid && unlikely(c->outstanding) && (c->rule == ACCOUNT_DYNAMIC || (ledger_enforces(j, a, r, now) && !protected))) {
 		v->hold = waits(c, now);
 		if (!v->hold && may_come_back(c, now))
-			(void)refuse(a, c, v, now);
+			(void)refuse(c, now);
 		else if (!v->hold)
 			paid = over_limit(j, v, slot, r, protected, now);
 	} else if (!paid) {

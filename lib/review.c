@@ -20,11 +20,12 @@ static void close_finding(struct judge *j, uint32_t slot, struct mono now)
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
 
-	ledger_report(j, slot, true, now);
 	c->over = 0;
 	c->breached = 0;
 	memset(c->peak, 0, sizeof(c->peak));
+	/* Before it is told: who sees the last rev sees that it is over. */
 	atomic_fetch_and_explicit(&a->state, ~(uint32_t)(ACCOUNT_OPEN | ACCOUNT_BRAKED), memory_order_relaxed);
+	ledger_tell(j, slot, now);
 }
 
 static bool beyond(const struct account *a, const struct account_cold *c, struct account_terms t)

@@ -101,6 +101,20 @@ static void all_must_pay(void **state)
 	sane();
 }
 
+/* By the accounts of rule or contract `name`. */
+static uint64_t refused_by(const char *name)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < w.j.area.h->accounts; i++) {
+		int r = table_is_full(&w.j.area.accounts, i) ? policy_rule_by_uid(&w.policy, w.j.area.account[i].key.rule) : -1;
+
+		if (r >= 0 && strcmp(policy_string(&w.policy, w.policy.rule[r].name), name) == 0)
+			n += w.j.area.account[i].refused;
+	}
+	return n;
+}
+
 static void contract_first(void **state)
 {
 	(void)state;
@@ -112,6 +126,15 @@ static void contract_first(void **state)
 	assert_int_equal(pour_as("10.20.0.15", "203.0.113.9", 40, other), 10000);	/* the rule had spent nothing */
 	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 40, backup), 10000);	/* blocked host, contract goes on */
 	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 40, backup), 0);	/* beyond the clause: the rule's */
+	assert_int_equal(refused_by("r"), 100000);
+	assert_int_equal(refused_by("c"), 0);
+	assert_int_equal(w.counter[AC_REFUSED_BYTES], 100000);
+	sane();
+	/* Beyond the clause, and no rule minds: it left, so nobody refused it. */
+	world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: host, limit: {1h: 1MB}, action: block}\n"
+	      "contracts:\n  - {name: c, from: 10.20.0.15, to: outside, ports: [tcp/873], budget: {per: total, 24h: 50kB}, until: never}\n");
+	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 90, backup), 90000);
+	assert_int_equal(refused_by("c") + refused_by("r"), 0);
 	sane();
 }
 
@@ -310,6 +333,16 @@ static void pseudo_hosts(void **state)
 	sane();
 }
 
+static struct account *told;
+static bool told_open;
+
+static int on_notify(void *ctx)
+{
+	(void)ctx;
+	told_open = told->state & ACCOUNT_OPEN;
+	return 0;
+}
+
 /* A finding: opened once, at most one report a minute unless the verdict changes, closed when quiet. */
 static void reports(void **state)
 {
@@ -319,17 +352,22 @@ static void reports(void **state)
 	world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: pair, limit: {1m: 10kB, 1h: 15kB}, action: alert, hold: 2m}\n");
 	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 200), 200000);
 	for (uint32_t i = 0; i < w.j.area.h->accounts; i++)
-		if (table_is_full(&w.j.area.accounts, i))
+		if (table_is_full(&w.j.area.accounts, i)) {
 			c = &w.j.area.account_cold[i];
+			told = &w.j.area.account[i];
+		}
 	assert_non_null(c);
+	w.j.notify = on_notify;
 	assert_int_equal(c->rev, 1);		/* further window and doublings came within the minute */
 	assert_int_equal(c->over, 3);
 	assert_true(c->pending);
 	pass_time(61);
 	assert_int_equal(c->rev, 2);
+	assert_true(told_open);
 	assert_false(c->pending);
 	pass_time(3600 + 600);			/* every window has room, and it was quiet for hold */
 	assert_int_equal(c->rev, 3);
+	assert_false(told_open);		/* who hears of the last rev finds it closed */
 	assert_int_equal(c->over, 0);
 	sane();
 }
