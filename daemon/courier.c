@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "history.h"
 #include "log.h"
-#include "report.h"
 
 #define TIMEOUT_MS    2000
 #define POLL_MS	      500
@@ -120,7 +120,7 @@ static int deliver_one(struct courier *c)
 	enum redis_class class;
 	uint64_t seq, top = 0;
 	char *data, id[48];
-	size_t len;
+	size_t len, at;
 	int r;
 
 	pthread_mutex_lock(c->spool_lock);
@@ -129,10 +129,10 @@ static int deliver_one(struct courier *c)
 	if (r < 0)
 		return 0;
 	class = REDIS_OK;
-	if (len > sizeof(rec)) {
-		memcpy(&rec, data, sizeof(rec));
+	at = history_head(data, len, &rec);
+	if (at) {
 		snprintf(id, sizeof(id), "%016llx-%u", (unsigned long long)rec.finding_id, rec.rev);
-		class = redis_alert(c->link, seq, id, data + sizeof(rec), len - sizeof(rec), &top);
+		class = redis_alert(c->link, seq, id, data + at, len - at, &top);
 	}
 	free(data);
 	if (class != REDIS_OK) {

@@ -196,11 +196,15 @@ static int check_form(const struct policy *p, const struct redis_decision *d, st
 		return bad(why, size, "gateway: a name or * is due", d->gateway);
 	if (strcmp(d->v, "1") != 0)
 		return bad(why, size, "unknown version", d->v);
+	if (d->unknown[0])
+		return bad(why, size, "unknown field", d->unknown);
 	r = check_id(p, d->id, sizeof(x->id), why, size);
 	if (r < 0)
 		return r;
 	if (kind_of(d->action, &m->kind, ret_bit) < 0)
 		return bad(why, size, "unknown action", d->action);
+	if (!d->author[0] || !d->reason[0])
+		return bad(why, size, !d->author[0] ? "author: who decides is due" : "reason: why is due", "");
 	return check_ends(p, d, m, why, size);
 }
 

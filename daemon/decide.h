@@ -6,9 +6,9 @@
  *                account that an unblock lifts gets the budget.
  * [DC2] Age      the ttl counts from when the entry was written (the milliseconds of its stream id): what is over is refused, of
  *                the others the rest is granted. A gateway that reads the stream from its beginning does not live it again.
- * [DC3] Meant    nothing is guessed: a field that is missing, malformed or too long is refused and named, only budget and ttl have
- *                defaults. Everywhere is "*", and only a destination may be it. A host of several addresses is one subject for
- *                unblock; elsewhere it is refused, as one of its addresses would be left out.
+ * [DC3] Meant    nothing is guessed: a field that is missing (author and reason too), malformed, too long or unknown is refused and
+ *                named, only budget and ttl have defaults. Everywhere is "*", and only a destination may be it. A host of several
+ *                addresses is one subject for unblock; elsewhere it is refused, as one of its addresses would be left out.
  * [DC4] Own      no id names an account of the policy's own rules.
  * Not here       ids that are in force or were answered already: judge.h and report.h.
  */

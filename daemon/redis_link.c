@@ -391,6 +391,16 @@ enum redis_class redis_alert(struct redis_link *l, uint64_t seq, const char *ale
 
 /* ---- decisions ---- */
 
+static void copy_unknown(struct redis_decision *d, const struct wire_reply *name)
+{
+	size_t n = MIN_OF(name->text_len, sizeof(d->unknown) - 1);
+
+	for (size_t i = 0; i < n; i++)	/* no character is cut in two, and an empty name is one too */
+		d->unknown[i] = name->text[i] > ' ' && name->text[i] <= '~' ? name->text[i] : '?';
+	if (n == 0)
+		d->unknown[0] = '?';
+}
+
 /* A value that does not fit, holds a NUL or comes twice is not taken at all: cut, it might say something else. */
 static void copy_field(struct redis_decision *d, const struct wire_reply *name, const struct wire_reply *value)
 {
@@ -411,14 +421,16 @@ static void copy_field(struct redis_decision *d, const struct wire_reply *name, 
 		{ "gateway", d->gateway, sizeof(d->gateway) },
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(field); i++) {
-		if (!text_is(name, field[i].name))
-			continue;
-		if (field[i].to[0] || value->text_len >= field[i].size || memchr(value->text, '\0', value->text_len))
-			d->bad = field[i].name;
-		else
-			memcpy(field[i].to, value->text, value->text_len);
-	}
+	size_t i = 0;
+
+	while (i < ARRAY_SIZE(field) && !text_is(name, field[i].name))
+		i++;
+	if (i == ARRAY_SIZE(field))
+		copy_unknown(d, name);
+	else if (field[i].to[0] || value->text_len >= field[i].size || memchr(value->text, '\0', value->text_len))
+		d->bad = field[i].name;
+	else
+		memcpy(field[i].to, value->text, value->text_len);
 }
 
 enum redis_class redis_decisions(struct redis_link *l, char cursor[REDIS_ID], struct redis_decision *ret, unsigned n,

@@ -6,7 +6,7 @@
  *                 also close, for another server may answer there next), OPERATOR (NOPERM, NOAUTH, WRONGPASS, WRONGTYPE, unknown
  *                 command, ids used up), HOSTILE (a reply of a wrong type, size or form, or unasked: connection closed).
  * [L3] Once       redis_alert() is idempotent: "equal or smaller" is settled by reading the id back (DESIGN 8).
- * [L4] Whole      a decision's fields are as they were written, or the decision is marked bad; entry ids rise from the cursor on.
+ * [L4] Whole      a decision's fields are as they were written, or the decision is marked bad or unknown; entry ids rise from the cursor on.
  */
 #pragma once
 
@@ -26,6 +26,7 @@ struct redis_link;
 struct redis_decision {			/* one entry of egress:decisions */
 	char entry[REDIS_ID];		/* stream id */
 	const char *bad;		/* static name of a field that was too long, held a NUL or came twice; NULL */
+	char unknown[32];		/* name, or how it begins, of a field that no decision has; "" */
 	char v[8], id[64], action[16], src[64], dst[64], budget[24], ttl[16], author[64], reason[160], gateway[64];
 };
 

@@ -148,7 +148,7 @@ static void answer(struct relay *r, const struct redis_decision *d, const char *
 	log_notice("decision %s: %s %s %s by %s: %s%s%s", d->id, d->action, d->src, d->dst, d->author, result,
 		   why[0] ? ": " : "", why);
 	pthread_mutex_lock(&r->spool_lock);
-	e = report_decision(r->report, d->id, d->author, result, why);
+	e = report_decision(r->report, d, result, why);
 	if (e == 0)
 		e = spool_sync(r->spool);
 	pthread_mutex_unlock(&r->spool_lock);
@@ -160,14 +160,19 @@ static void decision(struct relay *r)
 {
 	struct redis_decision d;
 	struct proto_reply reply = { 0 };
+	enum report_decided known;
 	struct proto_msg m;
 	char why[200] = "";
 	int e;
 
 	if (!r->courier || !r->force.have || !courier_decision(r->courier, &d))
 		return;
-	e = report_decided(r->report, d.id) ? 1 : decide_check(&r->force.view, r->config.gateway, &d, clock_wall_us(), &m,
-							       why, sizeof(why));
+	known = report_decided(r->report, &d);
+	e = known == DECIDED_ANSWERED ? 1 : decide_check(&r->force.view, r->config.gateway, &d, clock_wall_us(), &m, why, sizeof(why));
+	if (e == 0 && known == DECIDED_REUSED) {
+		snprintf(why, sizeof(why), "id: another entry had it, each decision needs its own");
+		e = -EINVAL;
+	}
 	if (e == 0) {
 		e = command(r, &m, -1, &reply);
 		if (e == -ETIMEDOUT)

@@ -8,22 +8,24 @@
 #include <string.h>
 
 #include "clock.h"
+#include "history.h"
+#include "incidents.h"
 #include "log.h"
 #include "report_fill.h"
+#include "snapshot.h"
 
 #define MINUTE_NS (60 * NS_PER_S)
-#define DECISIONS 1024	/* answered ids remembered, newest */
 #define KINDS	  16
 
-struct known {			/* what the spool holds of a finding */
-	uint64_t finding_id;
-	uint32_t rev;
-};
+enum said { SAID_NOTHING, SAID_OPEN, SAID_CLOSED };
 
-struct incident {		/* findings of one inside address that belong together */
-	uint8_t in[16];
-	uint64_t id;
-	uint32_t open;
+struct known {			/* what the spool holds of the last finding seen in an account slot */
+	uint64_t finding_id;
+	uint64_t incident_id;
+	uint32_t rev;		/* seen; told unless said is SAID_NOTHING: held back */
+	uint32_t place;		/* incidents.h, 0: in none */
+	uint32_t subject;	/* hash of the account's key: the slot may be another's by now */
+	enum said said;
 };
 
 struct burst {			/* new findings of one rule in this minute */
@@ -43,145 +45,71 @@ struct report {
 	const struct policy *policy;
 	uint64_t bell;			/* our cursor */
 	struct known *last;		/* by account slot */
-	uint64_t *incident_of;		/* by account slot */
-	struct incident *incidents;	/* open addressing by address, as many as accounts */
+	struct incidents *incidents;
 	struct burst burst[POLICY_RULES];
 	struct health_kind health[KINDS];
-	uint32_t decided[DECISIONS];
-	unsigned ndecided;
-	uint32_t health_rev;
+	struct decided decided;
 	struct finding f;		/* scratch, large */
 	char record[sizeof(struct report_record) + FINDING_JSON_MAX];
 };
-
-/* ---- what the spool has already ---- */
-
-struct history {
-	struct known *item;
-	size_t n, size;
-};
-
-static int remember(struct history *h, const struct report_record *rec)
-{
-	if (h->n == h->size) {
-		size_t size = h->size ? h->size * 2 : 1024;
-		struct known *p = realloc(h->item, size * sizeof(*p));
-
-		if (!p)
-			return -ENOMEM;
-		h->item = p;
-		h->size = size;
-	}
-	h->item[h->n++] = (struct known){ rec->finding_id, rec->rev };
-	return 0;
-}
-
-static int by_id(const void *x, const void *y)
-{
-	const struct known *a = x, *b = y;
-
-	if (a->finding_id != b->finding_id)
-		return a->finding_id < b->finding_id ? -1 : 1;
-	return (a->rev > b->rev) - (a->rev < b->rev);
-}
-
-static void note_decided(struct report *r, uint32_t uid)
-{
-	r->decided[r->ndecided++ % DECISIONS] = uid;
-}
-
-static int read_spool(struct report *r, struct history *h)
-{
-	uint64_t seq = 0;
-	int e = 0;
-
-	while (e == 0) {
-		struct report_record rec;
-		char *data;
-		size_t len;
-
-		e = spool_read(r->spool, seq, &seq, &data, &len);
-		if (e < 0)
-			break;
-		if (len >= sizeof(rec)) {
-			memcpy(&rec, data, sizeof(rec));
-			if (rec.magic == REPORT_MAGIC && rec.event == EVENT_ALERT)
-				e = remember(h, &rec);
-			else if (rec.magic == REPORT_MAGIC && rec.event == EVENT_DECISION)
-				note_decided(r, rec.uid);
-		}
-		free(data);
-	}
-	return e == -ENOENT ? 0 : e;
-}
-
-static uint32_t written_rev(const struct history *h, uint64_t finding_id)
-{
-	size_t low = 0, high = h->n;
-
-	while (low < high) {	/* first beyond finding_id */
-		size_t mid = (low + high) / 2;
-
-		if (h->item[mid].finding_id <= finding_id)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low && h->item[low - 1].finding_id == finding_id ? h->item[low - 1].rev : 0;
-}
-
-static struct incident *incident_for(struct report *r, const uint8_t in[16])
-{
-	uint32_t mask = r->a->h->accounts - 1, at = hash_uid(in, 16) & mask;
-
-	while (r->incidents[at].id && memcmp(r->incidents[at].in, in, 16) != 0)
-		at = (at + 1) & mask;	/* never full: one an account at most, and places are kept for their address */
-	return &r->incidents[at];
-}
-
-static void join_incident(struct report *r, uint32_t slot, uint64_t finding_id)
-{
-	struct incident *i = incident_for(r, r->a->account[slot].key.in);
-
-	if (!i->open) {
-		memcpy(i->in, r->a->account[slot].key.in, sizeof(i->in));
-		i->id = finding_id;
-	}
-	i->open++;
-	r->incident_of[slot] = i->id;
-}
-
-static void leave_incident(struct report *r, uint32_t slot)
-{
-	struct incident *i = incident_for(r, r->a->account[slot].key.in);
-
-	if (i->open)
-		i->open--;
-}
 
 static bool is_open(const struct area *a, uint32_t slot)
 {
 	return atomic_load_explicit(&a->account[slot].state, memory_order_relaxed) & ACCOUNT_OPEN;
 }
 
+static uint64_t finding_of(const struct area *a, uint32_t slot)
+{
+	/* Acquire: pairs with the release in open_finding() of ledger.c; a new finding's open bit is seen as well. */
+	return __atomic_load_n(&a->account_cold[slot].finding_id, __ATOMIC_ACQUIRE);
+}
+
+static uint32_t subject_of(const struct area *a, uint32_t slot)
+{
+	return (uint32_t)area_account_hash(a, &a->account[slot].key);
+}
+
+/* ---- what the spool has already ---- */
+
+/* A finding that closed while a relay was there to see it, last at alive_us, and that the spool has not: it was held back, or is older
+ * than the spool. */
+static bool is_past(const struct report *r, uint32_t slot, uint64_t alive_us)
+{
+	uint64_t at = clock_wall_of((struct mono){ r->a->account_cold[slot].rev_ns });
+
+	return !is_open(r->a, slot) && at + 2 * REPORT_SCAN_S * 1000000ULL < alive_us;
+}
+
+static void recall_finding(struct report *r, const struct history *h, uint32_t slot, uint64_t alive_us)
+{
+	uint64_t id = finding_of(r->a, slot);
+	const struct history_finding *f = id ? history_of(h, id) : NULL;
+	struct known *last = &r->last[slot];
+
+	if (!id || (!f && !is_past(r, slot, alive_us)))
+		return;
+	*last = (struct known){ .finding_id = id, .subject = subject_of(r->a, slot), .said = SAID_CLOSED };
+	if (!f)
+		return;
+	last->rev = f->rev;
+	last->incident_id = f->incident_id;
+	if (f->activity == ACTIVITY_CLOSE ||
+	    (!is_open(r->a, slot) && f->rev == atomic_load_explicit(&r->a->account_cold[slot].rev, memory_order_relaxed)))
+		return;
+	last->said = SAID_OPEN;
+	last->place = incidents_join(r->incidents, r->a->account[slot].key.in, f->incident_id, &last->incident_id);
+}
+
 static int recall(struct report *r)
 {
-	struct history h = { 0 };
-	int e = read_spool(r, &h);
+	struct history h;
+	int e = history_read(r->spool, &h, &r->decided);
+	uint64_t alive_us = MAX_OF(h.wall_us, snapshot_written_us(r->c->state_dir));
 
-	if (h.n)
-		qsort(h.item, h.n, sizeof(*h.item), by_id);
-	for (uint32_t i = 0; e == 0 && i < r->a->h->accounts; i++) {
-		uint64_t id = table_is_full(&r->a->accounts, i) ? r->a->account_cold[i].finding_id : 0;
-		uint32_t rev = id ? written_rev(&h, id) : 0;
-
-		if (!rev)
-			continue;
-		r->last[i] = (struct known){ id, rev };
-		if (is_open(r->a, i))
-			join_incident(r, i, id);
-	}
-	free(h.item);
+	for (uint32_t i = 0; e == 0 && i < r->a->h->accounts; i++)
+		if (table_is_full(&r->a->accounts, i))
+			recall_finding(r, &h, i, alive_us);
+	history_free(&h);
 	return e;
 }
 
@@ -196,9 +124,7 @@ int report_open(const struct area *a, const struct config *c, struct spool *s, s
 	r->c = c;
 	r->spool = s;
 	r->last = calloc(a->h->accounts, sizeof(*r->last));
-	r->incident_of = calloc(a->h->accounts, sizeof(*r->incident_of));
-	r->incidents = calloc(a->h->accounts, sizeof(*r->incidents));
-	if (r->last && r->incident_of && r->incidents)
+	if (r->last && incidents_new(a->h->accounts, &r->incidents) == 0)
 		e = recall(r);
 	if (e < 0) {
 		report_close(r);
@@ -213,8 +139,7 @@ struct report *report_close(struct report *r)
 	if (!r)
 		return NULL;
 	free(r->last);
-	free(r->incident_of);
-	free(r->incidents);
+	incidents_free(r->incidents);
 	free(r);
 	return NULL;
 }
@@ -227,10 +152,12 @@ void report_policy(struct report *r, const struct policy *p)
 
 /* ---- one record ---- */
 
-static int write_record(struct report *r, uint32_t uid)
+static int write_record(struct report *r)
 {
 	struct report_record rec = {
-		.magic = REPORT_MAGIC, .event = r->f.event, .finding_id = r->f.finding_id, .rev = r->f.rev, .uid = uid,
+		.magic = REPORT_MAGIC, .event = r->f.event, .finding_id = r->f.finding_id, .rev = r->f.rev, .activity = r->f.activity,
+		.incident_id = r->f.incident_id, .wall_us = r->f.wall_us,
+		.decision = decided_name(r->f.decision_id), .entry = decided_name(r->f.decision_entry),
 	};
 	char line[512];
 	uint64_t seq;
@@ -301,41 +228,113 @@ static int summaries(struct report *r, uint64_t now)
 	return e;
 }
 
-/* 1: a record was written, 0: nothing new, -errno. */
-static int report_account(struct report *r, uint32_t slot, unsigned scans_left, uint64_t now)
+static int write_finding(struct report *r, const struct known *k, uint32_t rev, enum finding_activity activity)
 {
-	const struct account_cold *c = &r->a->account_cold[slot];
+	r->f.finding_id = k->finding_id;
+	r->f.incident_id = k->incident_id;
+	r->f.rev = rev;
+	r->f.activity = activity;
+	return write_record(r);
+}
+
+/* [RP4] The slot's last finding ended unseen, another one came since: that it is over is all that can be said of it. */
+static int close_former(struct report *r, uint32_t slot)
+{
 	struct known *last = &r->last[slot];
-	/* Acquire: pairs with the release in ledger_report(); the finding's fields are at least as new. */
-	uint32_t rev = atomic_load_explicit(&c->rev, memory_order_acquire);
-	bool fresh = c->finding_id != last->finding_id, open = is_open(r->a, slot);
 	int e;
 
-	if (!c->finding_id || (!fresh && rev == last->rev))
-		return 0;
-	if (fresh) {
-		bool hold = too_many(r, c->rule, now);
+	r->f.verdict = VERDICT_ALLOW;
+	r->f.until_us = r->f.until_window_s = 0;
+	r->f.refused_bytes = 0;
+	r->f.how_to_allow[0] = '\0';
+	r->f.last_seen_us = r->f.first_seen_us;	/* at the latest */
+	e = last->subject == subject_of(r->a, slot) ? write_finding(r, last, last->rev + 1, ACTIVITY_CLOSE) : 0;
+	if (e < 0)
+		return e;
+	incidents_leave(r->incidents, last->place);
+	*last = (struct known){ 0 };
+	return 0;
+}
 
-		count_new(r, c->rule, now, hold);
-		if (hold) {
-			*last = (struct known){ c->finding_id, rev };
-			return 0;
-		}
-	}
+/* Told for the first time; one that is over by now as it was, with the rev before, so that its end has one of its own. */
+static int create(struct report *r, uint32_t slot, uint64_t id, uint32_t rev, bool open)
+{
+	struct known k = { .finding_id = id, .rev = open || !rev ? rev : rev - 1, .subject = subject_of(r->a, slot), .said = SAID_OPEN };
+	int e;
+
+	k.place = incidents_join(r->incidents, r->a->account[slot].key.in, id, &k.incident_id);
+	e = write_finding(r, &k, k.rev, ACTIVITY_CREATE);
+	if (e < 0)
+		incidents_leave(r->incidents, k.place);
+	else
+		r->last[slot] = k;
+	return e;
+}
+
+static int update(struct report *r, uint32_t slot, uint32_t rev, bool open)
+{
+	struct known *last = &r->last[slot];
+	int e = write_finding(r, last, rev, open ? ACTIVITY_UPDATE : ACTIVITY_CLOSE);
+
+	if (e < 0)
+		return e;
+	last->rev = rev;
+	if (open)
+		return 0;
+	last->said = SAID_CLOSED;
+	incidents_leave(r->incidents, last->place);
+	last->place = 0;
+	return 0;
+}
+
+/* [RP3] Not told so far: may it be now? */
+static bool hold_back(struct report *r, uint32_t slot, uint64_t id, uint32_t rev, bool fresh, bool open, uint64_t now)
+{
+	uint32_t rule = r->a->account_cold[slot].rule;
+	bool hold = too_many(r, rule, now);
+
+	if (!fresh && !open)	/* over, and nobody heard of it */
+		hold = true;
+	else if (fresh || !hold)
+		count_new(r, rule, now, hold);
+	if (hold)
+		r->last[slot] = (struct known){ .finding_id = id, .rev = rev, .subject = subject_of(r->a, slot),
+						.said = fresh || open ? SAID_NOTHING : SAID_CLOSED };
+	return hold;
+}
+
+/* 1: records were written, 0: nothing new, -errno: tried again at the next scan. */
+static int report_account(struct report *r, uint32_t slot, unsigned scans_left, uint64_t now)
+{
+	struct known *last = &r->last[slot];
+	/* Acquire: pairs with the release in ledger_tell(); the finding's fields are at least as new. */
+	uint32_t rev = atomic_load_explicit(&r->a->account_cold[slot].rev, memory_order_acquire);
+	uint64_t id = finding_of(r->a, slot);
+	bool open = is_open(r->a, slot), fresh = id != last->finding_id;
+	int e = 0;
+
+	if (!id || (!fresh && (rev == last->rev || last->said == SAID_CLOSED)))
+		return 0;
+	if (fresh && last->said == SAID_OPEN)
+		e = report_fill(r->a, r->policy, r->c, slot, false, &r->f) ? close_former(r, slot) : -ENOENT;
+	if (e < 0)
+		return e == -ENOENT ? 0 : e;	/* its rule is gone */
+	if ((fresh || last->said == SAID_NOTHING) && hold_back(r, slot, id, rev, fresh, open, now))
+		return 0;
 	if (!report_fill(r->a, r->policy, r->c, slot, scans_left > 0, &r->f))
 		return 0;
-	if (fresh)
-		join_incident(r, slot, c->finding_id);
-	r->f.rev = rev;
-	r->f.activity = !open ? ACTIVITY_CLOSE : fresh ? ACTIVITY_CREATE : ACTIVITY_UPDATE;
-	r->f.incident_id = r->incident_of[slot] ? r->incident_of[slot] : c->finding_id;
-	e = write_record(r, 0);
-	if (e < 0)
-		return e;	/* tried again at the next scan: last is as it was */
-	*last = (struct known){ c->finding_id, rev };
-	if (!open)
-		leave_incident(r, slot);
-	return 1;
+	if (fresh || last->said == SAID_NOTHING)
+		e = create(r, slot, id, rev, open);
+	if (e == 0 && rev != last->rev)
+		e = update(r, slot, rev, open);
+	return e < 0 ? e : 1;
+}
+
+uint64_t report_incident(const struct report *r, uint32_t slot)
+{
+	const struct known *k = &r->last[slot];
+
+	return k->said != SAID_NOTHING && k->finding_id == finding_of(r->a, slot) ? k->incident_id : 0;
 }
 
 int report_scan(struct report *r, bool all)
@@ -432,7 +431,7 @@ int report_health(struct report *r, const char *kind, const char *text)
 			 (unsigned long long)k->held_back);
 	else
 		snprintf(r->f.signature, sizeof(r->f.signature), "%s", text);
-	e = write_record(r, 0);
+	e = write_record(r);
 	if (e < 0)
 		return e;
 	k->last_ns = now;
@@ -440,28 +439,34 @@ int report_health(struct report *r, const char *kind, const char *text)
 	return 0;
 }
 
-int report_decision(struct report *r, const char *id, const char *author, const char *result, const char *why)
+int report_decision(struct report *r, const struct redis_decision *d, const char *result, const char *why)
 {
+	struct finding *f = &r->f;
 	int e;
 
 	plain(r, EVENT_DECISION);
-	r->f.severity = SEVERITY_LOW;
-	snprintf(r->f.decision_id, sizeof(r->f.decision_id), "%s", id);
-	snprintf(r->f.decision_result, sizeof(r->f.decision_result), "%s", result);
-	snprintf(r->f.decision_why, sizeof(r->f.decision_why), "%s", why);
-	snprintf(r->f.signature, sizeof(r->f.signature), "decision %s of %s %s", id, author, result);
-	e = write_record(r, hash_uid(id, strlen(id)));
+	f->severity = SEVERITY_LOW;
+	snprintf(f->decision_entry, sizeof(f->decision_entry), "%s", d->entry);
+	snprintf(f->decision_id, sizeof(f->decision_id), "%s", d->id);
+	snprintf(f->decision_action, sizeof(f->decision_action), "%s", d->action);
+	snprintf(f->decision_src, sizeof(f->decision_src), "%s", d->src);
+	snprintf(f->decision_dst, sizeof(f->decision_dst), "%s", d->dst);
+	snprintf(f->decision_budget, sizeof(f->decision_budget), "%s", d->budget);
+	snprintf(f->decision_ttl, sizeof(f->decision_ttl), "%s", d->ttl);
+	snprintf(f->decision_author, sizeof(f->decision_author), "%s", d->author);
+	snprintf(f->decision_reason, sizeof(f->decision_reason), "%s", d->reason);
+	snprintf(f->decision_result, sizeof(f->decision_result), "%s", result);
+	snprintf(f->decision_why, sizeof(f->decision_why), "%s", why);
+	snprintf(f->signature, sizeof(f->signature), "decision %s of %s %s", d->id, d->author, result);
+	e = write_record(r);
 	if (e == 0)
-		note_decided(r, hash_uid(id, strlen(id)));
+		decided_note(&r->decided, decided_name(d->id), decided_name(d->entry));
 	return e;
 }
 
-bool report_decided(const struct report *r, const char *id)
+enum report_decided report_decided(const struct report *r, const struct redis_decision *d)
 {
-	uint32_t uid = hash_uid(id, strlen(id));
-
-	for (unsigned i = 0; i < DECISIONS && i < r->ndecided; i++)
-		if (r->decided[i] == uid)
-			return true;
-	return false;
+	if (decided_has_entry(&r->decided, d->entry))
+		return DECIDED_ANSWERED;
+	return decided_has_id(&r->decided, d->id) ? DECIDED_REUSED : DECIDED_NEW;
 }

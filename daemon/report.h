@@ -3,7 +3,11 @@
  * [RP1] Once     every (finding_id, rev) seen is one record; what the spool already has is known again after a restart.
  * [RP2] All      a rung bell is a hint; every REPORT_SCAN_S all open accounts are looked at, so nothing is missed when the ring
  *                was full.
- * [RP3] Summary  over REPORT_BURST new findings of one rule in a minute become one summary; the rest is in `egressctl findings`.
+ * [RP3] Summary  over REPORT_BURST new findings of one rule in a minute become one summary; the rest is in `egressctl findings`, and
+ *                nothing is written of one of them but, when it changes in a quieter minute while it is open, a create of its own.
+ * [RP4] Pairs    an update or close has an earlier create of the same finding and incident, and each create a close; of a finding
+ *                that ended while nobody looked both are written, or the close alone when its numbers are gone (no close
+ *                when that was while no relay ran).
  */
 #pragma once
 
@@ -15,21 +19,14 @@
 #include "config.h"
 #include "finding.h"
 #include "policy.h"
+#include "redis_link.h"
 #include "spool.h"
 
 #define REPORT_SCAN_S 5
 #define REPORT_BURST  50
 
-/* Head of a spool record; the JSON follows. */
-struct report_record {
-	uint32_t magic;		/* REPORT_MAGIC */
-	uint32_t event;		/* enum finding_event */
-	uint64_t finding_id;
-	uint32_t rev;
-	uint32_t uid;		/* EVENT_DECISION: hash_uid of the decision's id */
-};
-
-#define REPORT_MAGIC 0x65677233u	/* "egr3" */
+/* An entry of egress:decisions: this very one was answered, or another one with its id. */
+enum report_decided { DECIDED_NEW, DECIDED_ANSWERED, DECIDED_REUSED };
 
 struct report;
 
@@ -47,8 +44,11 @@ int report_scan(struct report *r, bool all);
 /* A health alert or the answer to a decision; at most one of a kind a minute for health (more are counted in the text). */
 int report_health(struct report *r, const char *kind, const char *text) MUST_CHECK;
 bool report_health_due(const struct report *r, const char *kind);	/* one of this kind would be written now */
-int report_decision(struct report *r, const char *id, const char *author, const char *result, const char *why) MUST_CHECK;
-bool report_decided(const struct report *r, const char *id);	/* an answer is in the spool */
+int report_decision(struct report *r, const struct redis_decision *d, const char *result, const char *why) MUST_CHECK;
+enum report_decided report_decided(const struct report *r, const struct redis_decision *d);
+
+/* The incident that the finding of account `slot` was told to belong to; 0: it was not told. */
+uint64_t report_incident(const struct report *r, uint32_t slot);
 
 /* Fill a finding from account `slot` as it stands, for `findings` and `explain` as well; false: it never had one. */
 bool report_fill(const struct area *a, const struct policy *p, const struct config *c, uint32_t slot, bool scan_pairs,

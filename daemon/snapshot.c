@@ -215,3 +215,12 @@ int snapshot_write(const char *state_dir, const struct area *a, struct mono now,
 	unlink(temporary);
 	return r;
 }
+
+uint64_t snapshot_written_us(const char *state_dir)
+{
+	char name[SNAPSHOT_NAME];
+	struct stat st;
+
+	snprintf(name, sizeof(name), "%s/snapshot", state_dir);
+	return stat(name, &st) < 0 ? 0 : (uint64_t)st.st_mtim.tv_sec * 1000000 + (uint64_t)st.st_mtim.tv_nsec / 1000;
+}

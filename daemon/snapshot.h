@@ -23,6 +23,9 @@
 /* state_dir/snapshot from the area. 0 or -errno; nothing is left half-written. */
 int snapshot_write(const char *state_dir, const struct area *a, struct mono now, uint64_t wall_us) MUST_CHECK;
 
+/* When a relay wrote it last, microseconds since the epoch by the file's own time; 0: there is none. */
+uint64_t snapshot_written_us(const char *state_dir);
+
 /* The newest good file of state_dir, opened read-only and checked; -ENOENT: none. Logs each file that is refused, with its
  * name. Waits for nothing and follows no link: the folder's owner is the relay's user. */
 int snapshot_open(const char *state_dir) MUST_CHECK;

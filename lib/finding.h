@@ -64,6 +64,9 @@ struct finding {
 	char community_id[32];		/* "" : absent */
 	/* EVENT_HEALTH: signature says what; EVENT_DECISION: */
 	char decision_id[64], decision_result[16], decision_why[256];
+	/* as they were written, "": not; the entry is a stream id */
+	char decision_entry[48], decision_action[16], decision_src[64], decision_dst[64], decision_budget[24], decision_ttl[16];
+	char decision_author[64], decision_reason[160];
 };
 
 /* Length without NUL, or -EMSGSIZE when it would not fit (top is shortened first). */

@@ -148,6 +148,23 @@ static void put_alert(json_t *o, const struct finding *f, uint32_t ntop)
 		json_object_set_new(o, "community_id", text(f->community_id));
 }
 
+static json_t *decision(const struct finding *f)
+{
+	const struct {
+		const char *key, *value;
+	} field[] = {
+		{ "entry", f->decision_entry },	  { "action", f->decision_action }, { "src", f->decision_src },
+		{ "dst", f->decision_dst },	  { "budget", f->decision_budget }, { "ttl", f->decision_ttl },
+		{ "author", f->decision_author }, { "reason", f->decision_reason },
+	};
+	json_t *o = json_pack("{s:o,s:o,s:o}", "id", text(f->decision_id), "result", text(f->decision_result), "why",
+			      text_or_null(f->decision_why));
+
+	for (size_t i = 0; i < ARRAY_SIZE(field); i++)
+		json_object_set_new(o, field[i].key, text_or_null(field[i].value));
+	return o;
+}
+
 static json_t *build(const struct finding *f, uint32_t ntop)
 {
 	static const char *const events[] = { "alert", "health", "decision" };
@@ -175,9 +192,7 @@ static json_t *build(const struct finding *f, uint32_t ntop)
 	json_object_set_new(o, "severity_name", json_string(name_of(severities, 5, f->severity)));
 	put_alert(o, f, ntop);
 	if (f->event == EVENT_DECISION)
-		json_object_set_new(o, "decision", json_pack("{s:o,s:o,s:o}", "id", text(f->decision_id), "result",
-							     text(f->decision_result), "why",
-							     text_or_null(f->decision_why)));
+		json_object_set_new(o, "decision", decision(f));
 	return o;
 }
 

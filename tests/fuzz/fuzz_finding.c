@@ -31,6 +31,14 @@ static void end_texts(struct finding *f)
 	END(f->decision_id);
 	END(f->decision_result);
 	END(f->decision_why);
+	END(f->decision_entry);
+	END(f->decision_action);
+	END(f->decision_src);
+	END(f->decision_dst);
+	END(f->decision_budget);
+	END(f->decision_ttl);
+	END(f->decision_author);
+	END(f->decision_reason);
 	for (unsigned i = 0; i < FINDING_TOP; i++) {
 		END(f->top[i].src_ip);
 		END(f->top[i].dest_ip);

@@ -102,12 +102,23 @@ decide id a1 action allow src 10.20.0.15 dst 203.0.113.90 budget 2MB ttl 1h
 decide id a2 action allow src 10.20.0.15 dst 203.0.113.90 budget 1MB ttl 3h
 decide id b1 action block src 10.20.0.16 dst 203.0.113.91 ttl 1h
 decide id x1 action reboot src 10.20.0.16 dst '*'
-lab_wait 10 answered x1 || not_ok "decisions are not answered"
+lab_redis xadd egress:decisions '*' v 1 id x2 action block src 10.20.0.16 dst '*' ttl 1h author alice gateway '*' >/dev/null
+decide id x3 action block src 10.20.0.16 dst '*' ttl 1h ports tcp/443
+decide id b1 action block src 10.20.0.16 dst 203.0.113.92 ttl 1h
+decide action block src 10.20.0.16 dst 203.0.113.92 ttl 1h
+decide action block src 10.20.0.16 dst 203.0.113.92 ttl 2h
+decide id x1 action reboot src 10.20.0.16 dst '*'
+why_of() { entries | jq -r 'select(.decision.id? == "'"$1"'") | .decision.why'; }
+lab_wait 10 eval '[ "$(answer x1 | wc -l)" = 2 ]' || not_ok "decisions are not answered"
 lab_is applied "$(answer u1)" "unblock within bounds"
 lab_is refused "$(answer a1)" "a budget beyond the local policy"
 lab_is refused "$(answer a2)" "a ttl beyond the local policy"
-lab_is applied "$(answer b1)" "block"
-lab_is refused "$(answer x1)" "an unknown action"
+lab_is "applied refused" "$(answer b1 | paste -sd' ')" "block, and its id used again"
+lab_is "refused refused" "$(answer x1 | paste -sd' ')" "an unknown action, twice"
+lab_is "reason: why is due: '' unknown field: 'ports'" "$(why_of x2) $(why_of x3)" "without a reason, or with a field that nobody knows"
+lab_is "refused refused" "$(answer "" | paste -sd' ')" "without an id each entry is answered"
+lab_is "block 10.20.0.16 203.0.113.91 1h alice CHG-1" "$(entries | jq -r 'select(.decision.result? == "applied" and .decision.id == "b1") |
+	.decision | [.action, .src, .dst, .ttl, .author, .reason] | join(" ")')" "the answer repeats what was decided"
 in_ns sakura2 ping -nqc 1 -W 1 203.0.113.91 >/dev/null && not_ok "the block has no effect" || ok "and it has effect"
 kill -KILL "$(lab_child relay)"
 decide id u2 action unblock src 10.20.0.15 dst 203.0.113.11 budget 30kB ttl 1h

@@ -128,6 +128,13 @@ static struct finding plain(enum finding_event event)
 		snprintf(f.decision_id, sizeof(f.decision_id), "0b5c");
 		snprintf(f.decision_result, sizeof(f.decision_result), "refused");
 		snprintf(f.decision_why, sizeof(f.decision_why), "beyond the local policy's max_ttl of 86400 s");
+		snprintf(f.decision_entry, sizeof(f.decision_entry), "1795444922570-0");
+		snprintf(f.decision_action, sizeof(f.decision_action), "block");
+		snprintf(f.decision_src, sizeof(f.decision_src), "10.20.0.15");
+		snprintf(f.decision_dst, sizeof(f.decision_dst), "*");
+		snprintf(f.decision_ttl, sizeof(f.decision_ttl), "48h");
+		snprintf(f.decision_author, sizeof(f.decision_author), "alice");
+		snprintf(f.decision_reason, sizeof(f.decision_reason), "CHG-1182");
 	}
 	return f;
 }

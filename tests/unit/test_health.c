@@ -17,6 +17,7 @@
 #include "area.h"
 #include "clock.h"
 #include "health.h"
+#include "history.h"
 #include "report.h"
 #include "spool.h"
 

@@ -416,16 +416,20 @@ static void fields_are_whole_or_bad(void **state)
 	static const char nul[] = ONE("$3\r\n2-1\r\n", "*4\r\n$1\r\nv\r\n$1\r\n1\r\n$3\r\nsrc\r\n$10\r\n10.0.0.1\0x\r\n");
 	static const char twice[] = ONE("$3\r\n2-1\r\n", "*4\r\n$3\r\nttl\r\n$2\r\n1h\r\n$3\r\nttl\r\n$2\r\n9h\r\n");
 	static const char too_long[] = ONE("$3\r\n2-1\r\n", "*2\r\n$3\r\nttl\r\n$16\r\n1h00000000000000\r\n");
-	static const char fits[] = ONE("$3\r\n2-1\r\n", "*4\r\n$3\r\nttl\r\n$15\r\n1h0000000000000\r\n$5\r\nother\r\n$1\r\nx\r\n");
+	static const char fits[] = ONE("$3\r\n2-1\r\n", "*2\r\n$3\r\nttl\r\n$15\r\n1h0000000000000\r\n");
+	static const char other[] = ONE("$3\r\n2-1\r\n", "*4\r\n$3\r\nttl\r\n$2\r\n1h\r\n$4\r\no\ner\r\n$1\r\nx\r\n");
+	static const char nameless[] = ONE("$3\r\n2-1\r\n", "*4\r\n$3\r\nttl\r\n$2\r\n1h\r\n$0\r\n\r\n$1\r\nx\r\n");
 	static const struct {
 		const char *text;
 		size_t len;
-		const char *bad;
+		const char *bad, *unknown;
 	} cases[] = {
-		{ nul, sizeof(nul) - 1, "src" },
-		{ twice, sizeof(twice) - 1, "ttl" },
-		{ too_long, sizeof(too_long) - 1, "ttl" },
-		{ fits, sizeof(fits) - 1, NULL },
+		{ nul, sizeof(nul) - 1, "src", "" },
+		{ twice, sizeof(twice) - 1, "ttl", "" },
+		{ too_long, sizeof(too_long) - 1, "ttl", "" },
+		{ fits, sizeof(fits) - 1, NULL, "" },
+		{ other, sizeof(other) - 1, NULL, "o?er" },
+		{ nameless, sizeof(nameless) - 1, NULL, "?" },
 	};
 
 	(void)state;
@@ -443,6 +447,7 @@ static void fields_are_whole_or_bad(void **state)
 			assert_string_equal(d.bad, cases[i].bad);
 		else
 			assert_null(d.bad);
+		assert_string_equal(d.unknown, cases[i].unknown);
 		done(l);
 	}
 }
