@@ -9,6 +9,7 @@
 
 #include "control_internal.h"
 #include "prefix_set.h"
+#include "report_fill.h"
 
 #define LOAD(field) atomic_load_explicit(&(field), memory_order_relaxed)	/* shown as it stands */
 
@@ -82,36 +83,6 @@ static void set_grant(const struct control_call *q, uint32_t slot, json_t *o)
 	control_set(o, "grant", g);
 }
 
-/* Exact, and in the largest unit that is. */
-static const char *exact_size(uint64_t n, char buf[32])
-{
-	static const char *const unit[] = { "B", "kB", "MB", "GB", "TB" };
-	unsigned u = 0;
-
-	for (; n && n % 1000 == 0 && u + 1 < ARRAY_SIZE(unit); u++)
-		n /= 1000;
-	snprintf(buf, 32, "%" PRIu64 "%s", n, unit[u]);
-	return buf;
-}
-
-/* The smallest limit is what unblock grants by itself: a line to paste says it. */
-static void set_way_on(const struct account_key *k, const struct policy_rule *r, const char *subject, const char *dest,
-		       json_t *o)
-{
-	uint64_t least = UINT64_MAX;
-	char text[512], size[32];
-
-	for (uint32_t i = 0; i < r->nlimits; i++)
-		least = MIN_OF(least, r->limit[i].bytes);
-	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL)
-		snprintf(text, sizeof(text), "egressctl unblock HOST --budget %s --for 1h --reason '...'",
-			 exact_size(least, size));
-	else
-		snprintf(text, sizeof(text), "egressctl unblock %s%s%s --budget %s --for 1h --reason '...'", subject,
-			 dest ? " " : "", dest ? dest : "", exact_size(least, size));
-	control_set_text(o, "how_to_allow", text);
-}
-
 json_t *control_account(const struct control_call *q, uint32_t slot)
 {
 	const struct area *a = q->ctx->area;
@@ -120,15 +91,14 @@ json_t *control_account(const struct control_call *q, uint32_t slot)
 	const struct account_cold *c = &a->account_cold[slot];
 	const struct account_key key = x->key;
 	const struct policy_rule *r = control_rule(p, key.rule);
-	char subject[CONFIG_PATH], dest[PREFIX_STRLEN], id[24];
-	bool pair = key.kind == SUBJECT_PAIR;
+	char subject[CONFIG_PATH], dest[PREFIX_STRLEN], id[24], way[256];
 	json_t *o = json_object();
 
 	control_set_text(o, "rule", r ? policy_string(p, r->name) : "gone");
 	control_set_text(o, "kind", r && r->kind == RULE_CONTRACT ? "contract" : "rule");
 	control_set_text(o, "per", policy_per_name(key.kind));
 	control_set_text(o, "subject", control_subject(p, &key, r, subject));
-	if (pair)
+	if (key.kind == SUBJECT_PAIR)
 		control_set_text(o, "dest", pair_out_format(key.out, key.out_family, dest));
 	set_block(q, slot, r, o);
 	control_set(o, "limits", limits_of(q, slot, r));
@@ -149,8 +119,8 @@ json_t *control_account(const struct control_call *q, uint32_t slot)
 	if (r->kind == RULE_CONTRACT)
 		control_set(o, "contract_until",
 			    r->until == POLICY_UNTIL_NEVER ? json_null() : control_json_wall((uint64_t)r->until * 1000000));
-	if (control_state(a, slot) & ACCOUNT_BLOCKED)
-		set_way_on(&key, r, subject, pair ? dest : NULL, o);
+	if (*report_way_on(a, p, slot, way, sizeof(way)))
+		control_set_text(o, "how_to_allow", way);
 	return o;
 }
 

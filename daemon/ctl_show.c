@@ -306,7 +306,7 @@ void ctl_show_explain(const json_t *reply)
 	putchar('\n');
 	json_array_foreach(json_object_get(f, "top"), i, t) {
 		printf("  ");
-		ctl_put(ctl_string(t, "src_ip"));
+		ctl_put(*ctl_string(t, "src_ip") ? ctl_string(t, "src_ip") : ctl_string(t, "name"));
 		printf(" -> ");
 		ctl_put(ctl_string(t, "dest_ip"));
 		printf("   %s", ctl_bytes(t, "bytes", bytes));

@@ -138,14 +138,8 @@ static uint64_t default_budget(const struct policy *p)
 {
 	uint64_t most = 0;
 
-	for (uint32_t i = 0; i < p->h->nrules; i++) {
-		const struct policy_rule *r = &p->rule[i];
-		uint64_t least = UINT64_MAX;
-
-		for (uint32_t l = 0; l < r->nlimits; l++)
-			least = MIN_OF(least, r->limit[l].bytes);
-		most = MAX_OF(most, least);
-	}
+	for (uint32_t i = 0; i < p->h->nrules; i++)
+		most = MAX_OF(most, policy_least_limit(&p->rule[i]));
 	return most;
 }
 

@@ -1,6 +1,7 @@
 /* report_fill.c - see report_fill.h. */
 #include "report_fill.h"
 
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,13 +11,19 @@
 
 static const char *const kinds[] = { "", "pair", "host", "group", "total" };
 
-static int host_of(const struct policy *p, const uint8_t in[16])
+static bool is_uid(const uint8_t in[16])
 {
 	static const uint8_t zero[12];
+
+	return memcmp(in, zero, sizeof(zero)) == 0;
+}
+
+static int host_of(const struct policy *p, const uint8_t in[16])
+{
 	struct addr a = addr_from_v6(in);
 	uint32_t uid;
 
-	if (memcmp(in, zero, sizeof(zero)) != 0)
+	if (!is_uid(in))
 		return policy_src_of(p, &a)->host;
 	memcpy(&uid, in + 12, sizeof(uid));
 	for (uint32_t i = 0; i < p->h->nhosts; i++)
@@ -25,21 +32,63 @@ static int host_of(const struct policy *p, const uint8_t in[16])
 	return -1;
 }
 
-/* Slot of a pair of the subject that is still there, the one that crossed last if possible. */
+/* Place of the account among those that the pair pays, contracts first; -1. */
+static int place_of(const struct area *a, uint32_t slot, uint32_t pair, unsigned *ret_contracts)
+{
+	const struct pair *x = &a->pair[pair];
+	const struct pair_cold *c = &a->pair_cold[pair];
+	unsigned n;
+
+	*ret_contracts = atomic_load_explicit(&x->n_contract, memory_order_relaxed) & 0x7fU;
+	n = *ret_contracts + atomic_load_explicit(&x->n_rule, memory_order_relaxed);
+	for (unsigned i = 0; i < n && i < PAIR_ACCOUNTS; i++) {
+		const _Atomic uint32_t *at = i < PAIR_INLINE ? &x->account[i] : &c->account[i - PAIR_INLINE];
+
+		if (atomic_load_explicit(at, memory_order_relaxed) == slot)
+			return (int)i;
+	}
+	return -1;
+}
+
+/* Slot of the subject's pair that crossed last, if it is still there: the place may be another's by now. */
 static uint32_t pair_of(const struct area *a, uint32_t slot)
 {
 	uint32_t pair = a->account_cold[slot].pair;
+	unsigned contracts;
 
-	return pair < a->h->pairs && table_is_full(&a->pairs, pair) ? pair : TABLE_NONE;
+	return pair < a->h->pairs && table_is_full(&a->pairs, pair) && place_of(a, slot, pair, &contracts) >= 0 ? pair : TABLE_NONE;
+}
+
+static bool is_pseudo(const uint8_t in[16])
+{
+	return memcmp(in, pair_gateway.b, 16) == 0 || memcmp(in, pair_unlisted.b, 16) == 0;
+}
+
+/* An address: of what stands for several, that of the packet that crossed; "": there was none yet. */
+static void put_address(const struct account_cold *c, const uint8_t in[16], char buf[ADDR_STRLEN])
+{
+	static const struct addr none;
+	struct addr a = is_uid(in) || is_pseudo(in) ? c->flow_src : addr_from_v6(in);
+
+	buf[0] = '\0';
+	if (addr_cmp(&a, &none) != 0)
+		addr_format(&a, buf);
+}
+
+/* As egressctl takes it: a host of the policy, gateway, unlisted or an address. */
+static void put_name(const struct policy *p, const uint8_t in[16], char buf[FINDING_TEXT])
+{
+	int host = host_of(p, in);
+	char text[ADDR_STRLEN];
+
+	snprintf(buf, FINDING_TEXT, "%s", host >= 0 ? policy_string(p, p->host[host].name) : pair_in_format(in, text));
 }
 
 static void fill_subject(const struct area *a, const struct policy *p, const struct policy_rule *r, uint32_t slot,
 			 struct finding *f)
 {
 	const struct account_key *k = &a->account[slot].key;
-	uint32_t pair = pair_of(a, slot);
 	int host = k->kind == SUBJECT_PAIR || k->kind == SUBJECT_HOST ? host_of(p, k->in) : -1;
-	char in[ADDR_STRLEN] = "", out[PREFIX_STRLEN] = "";
 
 	snprintf(f->subject_kind, sizeof(f->subject_kind), "%s", kinds[k->kind <= SUBJECT_TOTAL ? k->kind : 0]);
 	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL) {
@@ -47,16 +96,14 @@ static void fill_subject(const struct area *a, const struct policy *p, const str
 			 policy_string(p, k->kind == SUBJECT_GROUP ? r->group_name : r->name));
 		return;
 	}
-	pair_in_format(pair != TABLE_NONE ? a->pair[pair].key.in : k->in, in);
-	snprintf(f->subject_ip, sizeof(f->subject_ip), "%s", in);
-	snprintf(f->subject_name, sizeof(f->subject_name), "%s", host >= 0 ? policy_string(p, p->host[host].name) : in);
+	put_address(&a->account_cold[slot], k->in, f->subject_ip);
+	put_name(p, k->in, f->subject_name);
 	if (host >= 0)
 		f->stored_compressed = p->host[host].stores_compressed;
 	if (k->kind != SUBJECT_PAIR)
 		return;
-	pair_out_format(k->out, k->out_family, out);
-	snprintf(f->src_ip, sizeof(f->src_ip), "%s", in);
-	snprintf(f->dest_ip, sizeof(f->dest_ip), "%s", out);
+	snprintf(f->src_ip, sizeof(f->src_ip), "%s", f->subject_ip);
+	pair_out_format(k->out, k->out_family, f->dest_ip);
 }
 
 static void fill_windows(const struct area *a, const struct policy_rule *r, uint32_t slot, struct finding *f)
@@ -114,7 +161,6 @@ static void add_top(struct finding *f, const struct area *a, const struct policy
 	uint64_t bytes = pair_bytes(x, &a->pair_cold[pair]);
 	struct finding_top t = { .bytes = bytes };
 	uint32_t at = f->ntop;
-	int host = host_of(p, x->key.in);
 
 	if (at == FINDING_TOP) {
 		if (f->top[at - 1].bytes >= bytes)
@@ -123,11 +169,12 @@ static void add_top(struct finding *f, const struct area *a, const struct policy
 	} else {
 		f->ntop++;
 	}
-	pair_in_format(x->key.in, t.src_ip);
+	if (is_pseudo(x->key.in) || host_of(p, x->key.in) >= 0)
+		put_name(p, x->key.in, t.name);
+	if (!is_pseudo(x->key.in))
+		pair_in_format(x->key.in, t.src_ip);
 	pair_out_format(x->key.out, x->key.out_family, t.dest_ip);
 	t.port = atomic_load_explicit(&a->pair_cold[pair].port, memory_order_relaxed);
-	if (host >= 0)
-		snprintf(t.name, sizeof(t.name), "%s", policy_string(p, p->host[host].name));
 	for (; at > 0 && f->top[at - 1].bytes < bytes; at--)
 		f->top[at] = f->top[at - 1];
 	f->top[at] = t;
@@ -137,25 +184,36 @@ static void add_top(struct finding *f, const struct area *a, const struct policy
  * the rules would be drowned by what does not. */
 static bool pays(const struct area *a, uint32_t slot, uint32_t pair)
 {
-	const struct pair *x = &a->pair[pair];
-	const struct pair_cold *c = &a->pair_cold[pair];
-	unsigned contracts = atomic_load_explicit(&x->n_contract, memory_order_relaxed) & 0x7fU;
-	unsigned n = contracts + atomic_load_explicit(&x->n_rule, memory_order_relaxed);
+	unsigned contracts;
+	int at = place_of(a, slot, pair, &contracts);
 
-	for (unsigned i = 0; i < n && i < PAIR_ACCOUNTS; i++) {
-		const _Atomic uint32_t *at = i < PAIR_INLINE ? &x->account[i] : &c->account[i - PAIR_INLINE];
+	return at >= 0 && ((unsigned)at < contracts || contracts == 0);
+}
 
-		if (atomic_load_explicit(at, memory_order_relaxed) == slot)
-			return i < contracts || contracts == 0;
-	}
-	return false;
+/* A pair is its own: what the account has of it in the window that speaks. */
+static void top_of_pair(const struct area *a, uint32_t slot, struct finding *f)
+{
+	struct finding_top *t = &f->top[f->ntop++];
+	uint32_t pair = pair_of(a, slot);
+
+	snprintf(t->src_ip, sizeof(t->src_ip), "%s", f->src_ip);
+	snprintf(t->dest_ip, sizeof(t->dest_ip), "%s", f->dest_ip);
+	if (strcmp(f->subject_name, f->src_ip) != 0)
+		snprintf(t->name, sizeof(t->name), "%s", f->subject_name);
+	if (pair != TABLE_NONE)
+		t->port = atomic_load_explicit(&a->pair_cold[pair].port, memory_order_relaxed);
+	t->bytes = f->observed_bytes;
 }
 
 static void fill_top(const struct area *a, const struct policy *p, uint32_t slot, bool scan, struct finding *f)
 {
 	uint32_t pair = pair_of(a, slot);
 
-	if (!scan || a->account[slot].key.kind == SUBJECT_PAIR) {
+	if (a->account[slot].key.kind == SUBJECT_PAIR) {
+		top_of_pair(a, slot, f);
+		return;
+	}
+	if (!scan) {
 		if (pair != TABLE_NONE)
 			add_top(f, a, p, pair);
 		return;
@@ -195,15 +253,50 @@ static void fill_words(const struct policy *p, const struct policy_rule *r, stru
 		 r->kind == RULE_CONTRACT ? "contract-breach" : "bulk-egress");
 	snprintf(f->signature, sizeof(f->signature), "%s: %s in %s, limit %s", f->rule, sum, window, limit);
 	f->severity = r->severity;
-	if (f->dest_ip[0])
-		snprintf(f->how_to_allow, sizeof(f->how_to_allow),
-			 "egressctl unblock %s %s --budget %s --for 1h --reason '...'", f->subject_name, f->dest_ip,
-			 "1GB");
-	else if (f->subject_ip[0])
-		snprintf(f->how_to_allow, sizeof(f->how_to_allow), "egressctl unblock %s --budget %s --for 1h --reason '...'",
-			 f->subject_name, "1GB");
+}
+
+/* Exact, and in the largest unit that is. */
+static const char *exact_size(uint64_t n, char buf[32])
+{
+	static const char *const unit[] = { "B", "kB", "MB", "GB", "TB" };
+	unsigned u = 0;
+
+	for (; n && n % 1000 == 0 && u + 1 < ARRAY_SIZE(unit); u++)
+		n /= 1000;
+	snprintf(buf, 32, "%" PRIu64 "%s", n, unit[u]);
+	return buf;
+}
+
+/* One of those that pay the account: its own address or host, or of a group the one that crossed last. */
+static void put_member(const struct area *a, const struct policy *p, uint32_t slot, char buf[FINDING_TEXT])
+{
+	const struct account_key *k = &a->account[slot].key;
+	uint32_t pair = pair_of(a, slot);
+
+	if (k->kind == SUBJECT_PAIR || k->kind == SUBJECT_HOST)
+		put_name(p, k->in, buf);
+	else if (pair != TABLE_NONE)
+		put_name(p, a->pair[pair].key.in, buf);
 	else
-		snprintf(f->how_to_allow, sizeof(f->how_to_allow), "raise the limit of rule %s in the policy", f->rule);
+		put_address(&a->account_cold[slot], pair_unlisted.b, buf);
+}
+
+const char *report_way_on(const struct area *a, const struct policy *p, uint32_t slot, char *buf, size_t size)
+{
+	const struct account_key *k = &a->account[slot].key;
+	int i = p ? policy_rule_by_uid(p, k->rule) : -1;
+	char who[FINDING_TEXT] = "", dest[PREFIX_STRLEN] = "", budget[32];
+
+	buf[0] = '\0';
+	if (i < 0 || !(atomic_load_explicit(&a->account[slot].state, memory_order_relaxed) & ACCOUNT_BLOCKED))
+		return buf;
+	put_member(a, p, slot, who);
+	if (k->kind == SUBJECT_PAIR)
+		pair_out_format(k->out, k->out_family, dest);
+	if (who[0])
+		snprintf(buf, size, "egressctl unblock %s%s%s --budget %s --for 1h --reason '...'", who, dest[0] ? " " : "", dest,
+			 exact_size(policy_least_limit(&p->rule[i]), budget));
+	return buf;
 }
 
 bool report_fill(const struct area *a, const struct policy *p, const struct config *c, uint32_t slot, bool scan_pairs,
@@ -233,5 +326,6 @@ bool report_fill(const struct area *a, const struct policy *p, const struct conf
 	fill_flow(a, p, slot, f);
 	fill_top(a, p, slot, scan_pairs, f);
 	fill_words(p, r, f);
+	(void)report_way_on(a, p, slot, f->how_to_allow, sizeof(f->how_to_allow));
 	return true;
 }

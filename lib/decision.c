@@ -65,22 +65,13 @@ static bool concerns(const struct judge *j, uint32_t slot, const struct policy_r
 	return goes_there(j, slot, rule, dst);
 }
 
-static uint64_t default_budget(const struct policy_rule *r)
-{
-	uint64_t least = UINT64_MAX;
-
-	for (uint32_t i = 0; i < r->nlimits; i++)
-		least = MIN_OF(least, r->limit[i].bytes);
-	return least;
-}
-
 static void grant(struct judge *j, uint32_t slot, const struct policy_rule *r, uint64_t budget, uint32_t ttl_s,
 		  struct mono now)
 {
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
 
-	c->grant_to = account_total(a, c) + (budget ? budget : default_budget(r));
+	c->grant_to = account_total(a, c) + (budget ? budget : policy_least_limit(r));
 	c->grant_until_ns = mono_add_s(now, ttl_s).ns;
 	ledger_unblock(j, slot, now);
 	ledger_refresh(j, slot, r, now);

@@ -27,9 +27,9 @@ struct finding_reason {		/* one window at or beyond its limit */
 };
 
 struct finding_top {
-	char src_ip[ADDR_STRLEN], dest_ip[PREFIX_STRLEN], name[FINDING_TEXT];
+	char src_ip[ADDR_STRLEN], dest_ip[PREFIX_STRLEN], name[FINDING_TEXT];	/* src_ip "": null, name says who */
 	uint16_t port;
-	uint64_t bytes;
+	uint64_t bytes;		/* of a pair: observed; else all that its record has counted, whatever the rule and window */
 };
 
 struct finding {
@@ -40,7 +40,7 @@ struct finding {
 	enum finding_activity activity;
 	char gateway[FINDING_TEXT];
 	uint32_t policy_version;
-	char subject_kind[8], subject_name[FINDING_TEXT], subject_ip[ADDR_STRLEN];
+	char subject_kind[8], subject_name[FINDING_TEXT], subject_ip[ADDR_STRLEN];	/* ip "": null */
 	char rule[FINDING_TEXT], per[8];
 	uint8_t opened_by;		/* enum opener */
 	char exit[FINDING_TEXT];	/* "" : null */
@@ -59,7 +59,7 @@ struct finding {
 	uint64_t first_seen_us, last_seen_us;
 	uint64_t stored_compressed;	/* 0: unknown, share_of_stored is null */
 	uint64_t seen_bytes, unseen_bytes;
-	char how_to_allow[256];
+	char how_to_allow[256];		/* "" : nothing is blocked */
 	char src_ip[ADDR_STRLEN], dest_ip[PREFIX_STRLEN];	/* pair only, else "" */
 	char community_id[32];		/* "" : absent */
 	/* EVENT_HEALTH: signature says what; EVENT_DECISION: */

@@ -88,7 +88,7 @@ static json_t *top(const struct finding *f, uint32_t n)
 	for (uint32_t i = 0; i < f->ntop && i < n; i++) {
 		const struct finding_top *t = &f->top[i];
 
-		json_array_append_new(a, json_pack("{s:o,s:o,s:o,s:o,s:o}", "src_ip", text(t->src_ip), "dest_ip",
+		json_array_append_new(a, json_pack("{s:o,s:o,s:o,s:o,s:o}", "src_ip", text_or_null(t->src_ip), "dest_ip",
 						   text(t->dest_ip), "name", text_or_null(t->name), "port",
 						   t->port ? json_integer(t->port) : json_null(), "bytes",
 						   bytes(t->bytes)));

@@ -198,6 +198,16 @@ static inline bool policy_bit(const struct policy_bits *b, uint32_t i)
 	return b->w[i / 64] >> (i % 64) & 1;
 }
 
+/* What an unblock without a budget grants: the smallest limit. */
+static inline uint64_t policy_least_limit(const struct policy_rule *r)
+{
+	uint64_t least = UINT64_MAX;
+
+	for (uint32_t i = 0; i < r->nlimits; i++)
+		least = MIN_OF(least, r->limit[i].bytes);
+	return least;
+}
+
 /* Named host of a name or address; -1. */
 int policy_host_by_name(const struct policy *p, const char *name);
 /* Rule index of an account's key.rule, -1: rule is gone. */

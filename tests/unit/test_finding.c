@@ -57,7 +57,7 @@ static struct finding pair_alert(void)
 		.stored_compressed = 700ULL << 30,
 		.seen_bytes = 123456789012,
 		.unseen_bytes = 17,
-		.how_to_allow = "egressctl unblock file01 203.0.113.9 --budget 1GB --for 1h --reason '...'",
+		.how_to_allow = "egressctl unblock file01 203.0.113.9 --budget 500MB --for 1h --reason '...'",
 		.src_ip = "10.20.0.15",
 		.dest_ip = "203.0.113.9",
 		.community_id = "1:LQU9qZlK+B5F3KDmev6m5PMibrg=",
@@ -74,6 +74,7 @@ static struct finding host_alert(void)
 	snprintf(f.per, sizeof(f.per), "host");
 	f.src_ip[0] = f.dest_ip[0] = f.community_id[0] = '\0';
 	f.verdict = VERDICT_WOULD_BLOCK;
+	f.how_to_allow[0] = '\0';
 	f.until_us = f.until_window_s = 0;
 	f.stored_compressed = 0;
 	f.activity = ACTIVITY_CREATE;
