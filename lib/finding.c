@@ -12,7 +12,7 @@
 const char *format_bytes(uint64_t bytes, char buf[16])
 {
 	static const char *const units[] = { "kB", "MB", "GB", "TB", "PB", "EB" };
-	uint64_t unit = 1000;
+	uint64_t unit = 1000, tenths;
 	unsigned i = 0;
 
 	if (bytes < 1000) {
@@ -23,8 +23,12 @@ const char *format_bytes(uint64_t bytes, char buf[16])
 		unit *= 1000;
 		i++;
 	}
-	/* Cut, not rounded: 999.96 MB must not read as a limit of 1000.0 MB reached. */
-	snprintf(buf, 16, "%u.%u %s", (unsigned)(bytes / unit), (unsigned)(bytes % unit / (unit / 10)), units[i]);
+	tenths = bytes / unit * 10 + (bytes % unit + unit / 20) / (unit / 10);
+	if (tenths == 10000 && i < 5) {	/* 999.96 MB */
+		tenths = 10;
+		i++;
+	}
+	snprintf(buf, 16, "%u.%u %s", (unsigned)(tenths / 10), (unsigned)(tenths % 10), units[i]);
 	return buf;
 }
 
@@ -37,7 +41,7 @@ const char *format_duration(uint64_t s, char buf[16])
 
 	if (s > UINT32_MAX)
 		s = UINT32_MAX;		/* 136 years */
-	for (unsigned i = 0; i < ARRAY_SIZE(units); i++)
+	for (unsigned i = s == 86400; i < ARRAY_SIZE(units); i++)	/* a day is 24h, as policies have it */
 		if (s && s % units[i].s == 0) {
 			snprintf(buf, 16, "%u%c", (unsigned)(s / units[i].s), units[i].unit);
 			return buf;

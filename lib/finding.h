@@ -76,6 +76,6 @@ int finding_json(const struct finding *f, char *buf, size_t size) MUST_CHECK;
  * escaped. The time is zone_s's, with its date ("3 Nov 15:32") when that is not wall_us's. */
 int finding_line(const struct finding *f, char *buf, size_t size) MUST_CHECK;
 
-/* "500.0 MB", decimal units, one digit; buf of 16. */
+/* "500.0 MB", decimal units, the nearest tenth; buf of 16. */
 const char *format_bytes(uint64_t bytes, char buf[16]);
-const char *format_duration(uint64_t seconds, char buf[16]);	/* "1h", "30d", "90s" */
+const char *format_duration(uint64_t seconds, char buf[16]);	/* "1h", "24h", "30d", "90s" */

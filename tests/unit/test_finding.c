@@ -176,7 +176,7 @@ static void fields(void **state)
 	assert_string_equal(string_at(o, "window"), "1h");
 	assert_string_equal(string_at(o, "opened_by"), "outside");
 	assert_int_equal(json_integer_value(json_object_get(json_object_get(o, "alert"), "severity")), 2);
-	assert_string_equal(string_at(json_object_get(o, "verdict"), "until_window"), "1d");
+	assert_string_equal(string_at(json_object_get(o, "verdict"), "until_window"), "24h");
 	assert_true(json_is_null(json_object_get(o, "exit")));
 	json_decref(o);
 }
@@ -259,11 +259,17 @@ static void words(void **state)
 	assert_string_equal(format_bytes(0, b), "0 B");
 	assert_string_equal(format_bytes(999, b), "999 B");
 	assert_string_equal(format_bytes(1000, b), "1.0 kB");
-	assert_string_equal(format_bytes(999999, b), "999.9 kB");	/* cut, not rounded */
+	assert_string_equal(format_bytes(999949, b), "999.9 kB");
+	assert_string_equal(format_bytes(999950, b), "1.0 MB");
+	assert_string_equal(format_bytes(1949, b), "1.9 kB");
+	assert_string_equal(format_bytes(1998396, b), "2.0 MB");	/* beside a limit of 2.0 MB that was reached */
+	assert_string_equal(format_bytes(999949999999999999, b), "999.9 PB");
 	assert_string_equal(format_bytes(500000000, b), "500.0 MB");
 	assert_string_equal(format_bytes(UINT64_MAX, b), "18.4 EB");
 	assert_string_equal(format_duration(90, b), "90s");
 	assert_string_equal(format_duration(3600, b), "1h");
+	assert_string_equal(format_duration(86400, b), "24h");
+	assert_string_equal(format_duration(7 * 86400, b), "7d");
 	assert_string_equal(format_duration(30 * 86400, b), "30d");
 	assert_true(finding_line(&f, line, sizeof(line)) > 0);
 	assert_string_equal(line, "alert high: file01 -> 203.0.113.9 bulk-leak (update): 500.0 MB in 1h (limit 500.0 MB), "
