@@ -358,7 +358,7 @@ void courier_poke(struct courier *c)
 
 void courier_state(struct courier *c, char *buf, size_t size)
 {
-	char at[16] = "";
+	char at[24] = "";
 	struct tm tm;
 	time_t t;
 
@@ -368,7 +368,7 @@ void courier_state(struct courier *c, char *buf, size_t size)
 	}
 	pthread_mutex_lock(&c->lock);
 	t = (time_t)(c->down_since_us / 1000000);
-	strftime(at, sizeof(at), "%H:%M:%S", localtime_r(&t, &tm));
+	strftime(at, sizeof(at), "%H:%M:%S %Z", localtime_r(&t, &tm));
 	if (c->up)
 		snprintf(buf, size, "ok");
 	else if (c->down_since_us)

@@ -7,11 +7,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
 #include "ctl.h"
 #include "finding.h"
 #include "utf8.h"
 
-static bool zoned;	/* clock times are not in this machine's zone: say in which */
+static bool zoned;	/* clock times are in a policy's zone: say in which */
 
 static void put(FILE *to, const char *text)
 {
@@ -158,14 +159,8 @@ const char *ctl_count(uint64_t n, char buf[32])
 	return buf;
 }
 
-/* A name of the time zone database alone: TZ can also name files. */
 void ctl_timezone(const char *name)
 {
-	static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+-/";
-
-	/* UTC is also what a policy without one says: then the machine's own zone is as good, and what people expect. */
-	if (!*name || strcmp(name, "UTC") == 0 || *name == '/' || strspn(name, good) != strlen(name))
-		return;
-	zoned = setenv("TZ", name, 1) == 0;
-	tzset();
+	zoned = *name;
+	clock_set_zone(name);
 }

@@ -86,19 +86,21 @@ static void put_passed(const struct health_restarts *x, char *text, size_t size)
 void health_restart_text(const struct health_restarts *x, char *text, size_t size)
 {
 	bool date = days_differ(x->from_us, x->to_us ? x->to_us : x->from_us);
-	char times[48] = "", from[40], to[40], passed[160];
+	char times[48] = "", from[40], to[40], zone[CLOCK_ZONE], passed[160];
 
 	if (x->n > 1)
 		snprintf(times, sizeof(times), " %" PRIu64 " times", x->n);
+	(void)clock_zone(x->to_us ? x->to_us : x->from_us, zone);
 	put_time(x->from_us, date, from);
 	if (!x->to_us) {
-		snprintf(text, size, "the engine was restarted%s and does not judge yet; nobody judges since %s", times, from);
+		snprintf(text, size, "the engine was restarted%s and does not judge yet; nobody judges since %s %s", times, from,
+			 zone);
 		return;
 	}
 	put_time(x->to_us, date, to);
 	put_passed(x, passed, sizeof(passed));
-	snprintf(text, size, "the engine was restarted%s; nobody judged %s %s to %s; %s", times, x->n > 1 ? "at times from" : "from", from,
-		 to, passed);
+	snprintf(text, size, "the engine was restarted%s; nobody judged %s %s to %s %s; %s", times, x->n > 1 ? "at times from" : "from", from,
+		 to, zone, passed);
 }
 
 static uint64_t wall_us(uint64_t ns)

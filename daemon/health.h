@@ -35,6 +35,6 @@ void health_init(struct health *h, const struct area *a, bool closed);
 /* Tells every rise. 0; -errno: not written, tried again at the next call. */
 int health_report(struct health *h, const struct area *a, struct report *r) MUST_CHECK;
 
-/* "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530; 1234 packets (1.2 MB) passed unjudged"; local time, each
+/* "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530 JST; 1234 packets (1.2 MB) passed unjudged"; each
  * with its date when the days differ. */
 void health_restart_text(const struct health_restarts *x, char *text, size_t size);

@@ -36,6 +36,8 @@ static int take_view(struct policy_force *f)
 
 	f->have = e == 0;
 	report_policy(f->report, e == 0 ? &f->view : NULL);
+	if (e == 0)
+		clock_set_zone(policy_string(&f->view, f->view.h->timezone));
 	return e;
 }
 

@@ -367,6 +367,7 @@ int relay_main(void)
 	sigset_t set;
 
 	log_open("relay");
+	clock_set_zone("UTC");	/* before there are threads; the policy says its own */
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);

@@ -139,7 +139,7 @@ static void fill_verdict(const struct area *a, const struct policy_rule *r, uint
 	if (blocked) {
 		f->verdict = VERDICT_BLOCK;
 		f->until_us = clock_wall_of((struct mono){ c->blocked_until_ns });
-		f->zone_s = clock_zone_s(f->until_us);
+		f->zone_s = clock_zone(f->until_us, f->zone);
 		f->until_window_s = c->until_window < r->nlimits ? r->limit[c->until_window].seconds : 0;
 	} else if (!(state & ACCOUNT_OPEN)) {
 		f->verdict = VERDICT_ALLOW;

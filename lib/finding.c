@@ -98,7 +98,7 @@ static void put_until(struct line *l, const struct finding *f)
 		     at.tm_year != today.tm_year   ? "%-d %b %Y %H:%M"
 		     : at.tm_yday != today.tm_yday ? "%-d %b %H:%M"
 						   : "%H:%M", &at))
-		putf(l, " until %s", text);
+		putf(l, " until %s%s%s", text, f->zone[0] ? " " : "", f->zone);
 }
 
 static void put_alert(struct line *l, const struct finding *f)

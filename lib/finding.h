@@ -55,6 +55,7 @@ struct finding {
 	enum finding_verdict verdict;
 	uint64_t until_us;		/* 0: null */
 	int32_t zone_s;			/* east of UTC at until_us: the hour that finding_line() says */
+	char zone[8];			/* and what that is called; "": not said */
 	uint32_t until_window_s;	/* 0: hold decides */
 	uint64_t first_seen_us, last_seen_us;
 	uint64_t stored_compressed;	/* 0: unknown, share_of_stored is null */
@@ -72,7 +73,7 @@ struct finding {
 /* Length without NUL, or -EMSGSIZE when it would not fit (top is shortened first). */
 int finding_json(const struct finding *f, char *buf, size_t size) MUST_CHECK;
 
-/* "alert high: file01 -> 203.0.113.9 bulk-leak: 500.0 MB in 1h (limit 500.0 MB), blocked until 15:32, refused 88.1 MB"; one line,
+/* "alert high: file01 -> 203.0.113.9 bulk-leak: 500.0 MB in 1h (limit 500.0 MB), blocked until 15:32 JST, refused 88.1 MB"; one line,
  * escaped. The time is zone_s's, with its date ("3 Nov 15:32") when that is not wall_us's. */
 int finding_line(const struct finding *f, char *buf, size_t size) MUST_CHECK;
 

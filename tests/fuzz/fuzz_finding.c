@@ -21,6 +21,7 @@ static void end_texts(struct finding *f)
 	END(f->rule);
 	END(f->per);
 	END(f->exit);
+	END(f->zone);
 	END(f->signature);
 	END(f->category);
 	END(f->action);

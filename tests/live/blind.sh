@@ -17,7 +17,7 @@ rules:
 END
 lab_egressd_start "$LAB_DIR/policy.yaml" || exit 1
 unseen() { in_ns gw nft -j list counter inet egressd_keep unseen | jq '.nftables[] | select(.counter) | .counter.packets'; }
-ms_of() { date -d "$1" +%s%3N; }
+ms_of() { date -u -d "$1" +%s%3N; }
 now_ms() { date +%s%3N; }
 
 lab_is 0 "$(unseen)" "before: nothing unseen"
@@ -31,7 +31,7 @@ told() { grep 'health: the engine was restarted' "$LAB_DIR/egressd.log"; }
 lab_wait 30 told || { not_ok "nobody tells of a restart"; exit 1; }
 ok "the engine is replaced, and it is told"
 end=$(now_ms)
-[[ $(told) =~ nobody\ judged\ from\ (.*)\ to\ (.*)\;\ ([0-9]+)\ packets\ \((.*)\)\ passed\ unjudged$ ]] ||
+[[ $(told) =~ nobody\ judged\ from\ (.*)\ to\ (.*)\ UTC\;\ ([0-9]+)\ packets\ \((.*)\)\ passed\ unjudged$ ]] ||
 	{ not_ok "told in other words: $(told)"; exit 1; }
 from=$(ms_of "${BASH_REMATCH[1]}") to=$(ms_of "${BASH_REMATCH[2]}") packets=${BASH_REMATCH[3]}
 lab_note "$(told)"

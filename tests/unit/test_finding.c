@@ -111,7 +111,7 @@ static struct finding plain(enum finding_event event)
 		.subject_kind = "gateway",
 		.subject_name = "gw1",
 		.rule = "engine-restart",
-		.signature = "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530; "
+		.signature = "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530 UTC; "
 			     "1234 packets (1.2 MB) passed unjudged",
 		.category = "health",
 		.action = "alert",
@@ -285,6 +285,7 @@ static const char *until_line(int64_t after_s, int32_t zone_s)
 
 	f.until_us = f.wall_us + (uint64_t)(after_s * 1000000);
 	f.zone_s = zone_s;
+	snprintf(f.zone, sizeof(f.zone), "%s", zone_s == 9 * 3600 ? "JST" : "");
 	f.refused_bytes = 0;
 	assert_true(finding_line(&f, line, sizeof(line)) > 0);
 	return strrchr(line, ',');
@@ -297,7 +298,7 @@ static void until(void **state)
 
 	(void)state;	/* it is 23 November 2026, 14:42:02 UTC */
 	assert_string_equal(until_line(1800, 0), ", blocked until 15:12");
-	assert_string_equal(until_line(1800, 9 * 3600), ", blocked until 24 Nov 00:12");
+	assert_string_equal(until_line(1800, 9 * 3600), ", blocked until 24 Nov 00:12 JST");
 	assert_string_equal(until_line(1800, 3600), ", blocked until 16:12");
 	assert_string_equal(until_line(86400, -5 * 3600), ", blocked until 24 Nov 09:42");
 	assert_string_equal(until_line(365 * 86400, 0), ", blocked until 23 Nov 2027 14:42");

@@ -163,24 +163,30 @@ static void words(void **state)
 	struct health_restarts x = { .n = 1, .from_us = WALL_US - 11312000, .to_us = WALL_US };
 
 	(void)state;
-	assert_string_equal(text_of(x), "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530; "
+	assert_string_equal(text_of(x), "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530 UTC; "
 					"no packet passed unjudged");
 	x.packets = 1234;
 	x.bytes = 1234567;
-	assert_string_equal(text_of(x), "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530; "
+	assert_string_equal(text_of(x), "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530 UTC; "
 					"1234 packets (1.2 MB) passed unjudged");
 	x.closed = true;
-	assert_string_equal(text_of(x), "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530; "
+	assert_string_equal(text_of(x), "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530 UTC; "
 					"1234 packets (1.2 MB) dropped unjudged");
 	x.closed = false;
 	x.uncounted = 1;
-	assert_string_equal(text_of(x), "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530; "
+	assert_string_equal(text_of(x), "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530 UTC; "
 					"1234 packets (1.2 MB) or more passed unjudged: the kernel's counters were removed");
 	x = (struct health_restarts){ .n = 3, .from_us = WALL_US - 86400000000, .to_us = WALL_US };
 	assert_string_equal(text_of(x), "the engine was restarted 3 times; nobody judged at times from 22 Nov 14:42:02.530 to "
-					"23 Nov 14:42:02.530; no packet passed unjudged");
+					"23 Nov 14:42:02.530 UTC; no packet passed unjudged");
 	x.to_us = 0;
-	assert_string_equal(text_of(x), "the engine was restarted 3 times and does not judge yet; nobody judges since 14:42:02.530");
+	assert_string_equal(text_of(x), "the engine was restarted 3 times and does not judge yet; nobody judges since 14:42:02.530 UTC");
+	if (access("/usr/share/zoneinfo/Asia/Tokyo", R_OK) == 0) {
+		clock_set_zone("Asia/Tokyo");	/* as the policy says */
+		assert_non_null(strstr(text_of(x), "nobody judges since 23:42:02.530 JST"));
+	}
+	clock_set_zone("/etc/localtime");	/* no name: it stays */
+	clock_set_zone("UTC");
 	/* Nothing of it is cut, whatever the numbers. */
 	x = (struct health_restarts){ UINT64_MAX, WALL_US, WALL_US * 2, UINT64_MAX, UINT64_MAX, 1, true };
 	assert_non_null(strstr(text_of(x), "(18.4 EB) or more dropped unjudged: the kernel's counters were removed"));
