@@ -17,10 +17,13 @@
 #include "policy.h"
 #include "proto.h"
 
+struct report;
+
 struct control_ctx {			/* what the verbs need; filled by relay.c before each control_serve() */
 	const struct area *area;
 	const struct policy *policy;	/* in force; NULL: none yet */
 	const struct config *config;
+	const struct report *report;	/* what was told of findings; NULL: nothing */
 	uint64_t policy_since_us;	/* wall clock of the last change */
 	char redis_state[200];
 	uint64_t spool_pending, spool_lost, spool_next;

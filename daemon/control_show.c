@@ -296,6 +296,16 @@ static int by_pick(const void *x, const void *y)
 	return (a->age > b->age) - (a->age < b->age);
 }
 
+/* The one that its alerts name; null: none was told, egressd.8 says when. */
+static void set_incident(const struct control_ctx *c, uint32_t slot, json_t *o)
+{
+	uint64_t incident = c->report ? report_incident(c->report, slot) : 0;
+	char id[24];
+
+	snprintf(id, sizeof(id), "%016" PRIx64, incident);
+	control_set(o, "incident_id", incident ? json_string(id) : json_null());
+}
+
 static json_t *finding_object(const struct control_call *q, uint32_t slot, bool scan)
 {
 	const struct control_ctx *c = q->ctx;
@@ -312,7 +322,8 @@ static json_t *finding_object(const struct control_call *q, uint32_t slot, bool 
 		/* Of the stored alert, not of the state: `explain` says what is, the stream what was said. */
 		json_object_del(o, "seq");
 		json_object_del(o, "activity");
-		json_object_del(o, "incident_id");
+		control_set_text(o, "schema", "egress.finding/1");
+		set_incident(c, slot, o);
 		control_set(o, "open", json_boolean(control_state(c->area, slot) & ACCOUNT_OPEN));
 	}
 	free(f);

@@ -301,6 +301,8 @@ void ctl_show_explain(const json_t *reply)
 	make_line(f, &own);
 	put_finding(f, &own);
 	printf("  first seen %s, last %s\n", ctl_moment(f, "first_seen", first), ctl_moment(f, "last_seen", last));
+	if (!ctl_null(f, "incident_id"))
+		printf("  incident %s\n", ctl_string(f, "incident_id"));
 	printf("  opened by %s%s", ctl_string(f, "opened_by"), ctl_null(f, "exit") ? "" : ", by exit ");
 	ctl_put(ctl_string(f, "exit"));
 	putchar('\n');

@@ -214,6 +214,7 @@ static void serve(struct relay *r)
 	c->area = &r->area;
 	c->policy = r->force.have ? &r->force.view : NULL;
 	c->config = &r->config;
+	c->report = r->report;
 	c->policy_since_us = r->force.since_us;
 	c->confirm_by_us = r->force.confirm_by_ns ? clock_wall_of((struct mono){ r->force.confirm_by_ns }) : 0;
 	c->policy_bad_since_us = r->force.bad_since_us;

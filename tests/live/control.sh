@@ -70,6 +70,8 @@ says "findings" '^high +file01 -> 203.0.113.9 .* block until' ctl findings
 id=$(ctl --json findings | jq -r '.findings[0].finding_id')
 says "explain" 'rule bulk-leak' ctl explain "$id"
 says "when, to the second" '^  first seen [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} [A-Z]+, last [0-9-]+ [0-9:]+' ctl explain "$id"
+lab_is "egress.finding/1 $id" "$(ctl --json explain "$id" | jq -r '.finding | "\(.schema) \(.incident_id)"')" "its schema, and the incident that its alerts name"
+says "which is shown" '^  incident [0-9a-f]{16}$' ctl explain "$id"
 says "blocks" '^file01 -> 203.0.113.9' ctl blocks
 says "clock times say the policy's zone, and by default that is UTC" ' until [0-9:]+ UTC ' env TZ=America/New_York "$EGRESSD_BUILD/egressctl" \
 	--socket "$LAB_DIR/run/control.sock" findings

@@ -324,6 +324,8 @@ static void test_findings(void **state)
 	o = ask("{\"verb\":\"findings\"}");
 	assert_int_equal(number_of(o, "open"), 1);
 	f = json_array_get(json_object_get(o, "findings"), 0);
+	assert_string_equal(text_of(f, "schema"), "egress.finding/1");
+	assert_true(json_is_null(json_object_get(f, "incident_id")));	/* nothing was told here */
 	assert_non_null(f);
 	assert_string_equal(text_of(json_object_get(f, "rule"), "name"), "pair-limit");
 	assert_true(json_is_true(json_object_get(f, "open")));

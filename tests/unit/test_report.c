@@ -51,6 +51,9 @@ static void each_once(void **state)
 	assert_int_equal(send_to("10.20.0.15", "203.0.113.9", 10), 5);
 	assert_int_equal(look(), 1);
 	assert_int_equal(look(), 1);
+	for (uint32_t i = 0; i < ACCOUNTS; i++)
+		if (table_is_full(&w.area.accounts, i))
+			assert_int_equal(report_incident(w.report, i), w.area.account_cold[i].finding_id);
 	assert_string_equal(text_at(nth(0), "activity"), "create");
 	skipped_s += 3600 + 300 + 60;
 	look();
