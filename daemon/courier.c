@@ -23,6 +23,7 @@
 #define HEARTBEAT_S   5
 #define HEARTBEAT_TTL 20
 #define TELL_S	      60
+#define TURN_S	      2		/* of sending, before decisions and the heartbeat have theirs */
 
 struct courier {
 	const struct config *config;
@@ -43,10 +44,11 @@ struct courier {
 
 	bool up;
 	bool looked;			/* at the stream's top, since the last failure */
-	uint64_t down_since_us, told_ns, beat_ns;
+	uint64_t down_since_us, told_ns, told_unheard_ns, beat_ns;
 	uint64_t sent;			/* highest seq that this Redis has */
 	unsigned backoff_ms;
-	char error[160];
+	char error[160], unheard[160];
+	char where[CONFIG_PATH + 16];	/* the server, for people */
 };
 
 /* ---- cursor of egress:decisions ---- */
@@ -93,6 +95,18 @@ static void worked(struct courier *c)
 	pthread_mutex_unlock(&c->lock);
 }
 
+static const char *advice(enum redis_class class)
+{
+	switch (class) {
+	case REDIS_OPERATOR:
+		return "an administrator must mend it (config/redis/README says what a gateway needs)";
+	case REDIS_HOSTILE:
+		return "is that a Redis server? Trying again";
+	default:
+		return "trying again (does it run, and let this gateway in?)";
+	}
+}
+
 static void failed(struct courier *c, enum redis_class class)
 {
 	uint64_t now = clock_mono().ns;
@@ -102,12 +116,27 @@ static void failed(struct courier *c, enum redis_class class)
 	if (!c->down_since_us)
 		c->down_since_us = clock_wall_us();
 	if (c->up || !c->told_ns || now - c->told_ns > TELL_S * NS_PER_S) {
-		log_warning("Redis: %s; %s, findings wait in the spool", c->error,
-			    class == REDIS_OPERATOR ? "an administrator must mend it" : "trying again");
+		log_warning("Redis at %s: %s; %s; findings wait in the spool", c->where, c->error, advice(class));
 		c->told_ns = now;
 	}
 	c->up = c->looked = false;
 	c->backoff_ms = c->backoff_ms ? MIN_OF(c->backoff_ms * 2, (unsigned)BACKOFF_MAX) : BACKOFF_MIN;
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* An alert is in the stream, and nobody who subscribed hears of it. */
+static void note_unheard(struct courier *c)
+{
+	const char *why = redis_link_unheard(c->link);
+	uint64_t now = clock_mono().ns;
+
+	pthread_mutex_lock(&c->lock);
+	snprintf(c->unheard, sizeof(c->unheard), "%s", why);
+	if (*why && (!c->told_unheard_ns || now - c->told_unheard_ns > TELL_S * NS_PER_S)) {
+		log_warning("Redis at %s: PUBLISH egress:alert is refused: %s; subscribers hear nothing, the stream has all: grant "
+			    "(&egress:alert +publish) to the gateway's user", c->where, why);
+		c->told_unheard_ns = now;
+	}
 	pthread_mutex_unlock(&c->lock);
 }
 
@@ -139,6 +168,7 @@ static int deliver_one(struct courier *c)
 		failed(c, class);
 		return -1;
 	}
+	note_unheard(c);
 	if (top > seq)
 		log_warning("the alert stream holds higher ids (%llu) than this gateway gave: it was used under this name "
 			    "before, or the spool was lost; going on above them", (unsigned long long)top);
@@ -266,13 +296,24 @@ static unsigned jitter(unsigned ms)
 	return ms - ms / 4 + x % (ms / 2 + 1);	/* 0.75 to 1.25 */
 }
 
+/* What waits, for a turn. 1: more does, 0: no more, -1: failed. */
+static int deliver(struct courier *c)
+{
+	uint64_t end = clock_mono().ns + TURN_S * NS_PER_S;
+	int n = 1;
+
+	while (n > 0 && !stopping(c) && clock_mono().ns < end)
+		n = deliver_one(c);
+	return n;
+}
+
 static void *courier_run(void *arg)
 {
 	struct courier *c = arg;
 
 	while (!stopping(c)) {
 		enum redis_class class = redis_connect(c->link);
-		int n;
+		int n, more = 0;
 
 		if (class != REDIS_OK) {
 			failed(c, class);
@@ -280,21 +321,16 @@ static void *courier_run(void *arg)
 			continue;
 		}
 		n = c->looked ? 0 : notice_wipe(c);	/* before a new alert hides that the old ones are gone */
-		while (n >= 0 && !stopping(c)) {
-			n = deliver_one(c);
-			if (n <= 0)
-				break;
-		}
 		if (n == 0)
+			n = more = deliver(c);
+		if (n >= 0)
 			n = take_decisions(c);
-		if (n == 0)
-			n = heartbeat(c);
-		if (n < 0) {
+		if (n < 0 || heartbeat(c) < 0) {
 			pause_for(c, jitter(c->backoff_ms), false);
 			continue;
 		}
 		worked(c);
-		pause_for(c, n > 0 ? 1 : POLL_MS, true);
+		pause_for(c, n > 0 || more > 0 ? 1 : POLL_MS, true);
 	}
 	return NULL;
 }
@@ -314,6 +350,10 @@ int courier_start(const struct config *config, const struct area *a, struct spoo
 	c->spool_lock = lock;
 	c->wake_fd = wake_fd;
 	snprintf(c->cursor_path, sizeof(c->cursor_path), "%s/decisions.cursor", config->state_dir);
+	if (config->redis_socket[0])
+		snprintf(c->where, sizeof(c->where), "%s", config->redis_socket);
+	else
+		snprintf(c->where, sizeof(c->where), "%s:%u", config->redis_host, (unsigned)config->redis_port);
 	load_cursor(c);
 	c->sent = spool_acked(spool);
 	pthread_mutex_init(&c->lock, NULL);
@@ -369,7 +409,9 @@ void courier_state(struct courier *c, char *buf, size_t size)
 	pthread_mutex_lock(&c->lock);
 	t = (time_t)(c->down_since_us / 1000000);
 	strftime(at, sizeof(at), "%H:%M:%S %Z", localtime_r(&t, &tm));
-	if (c->up)
+	if (c->up && c->unheard[0])
+		snprintf(buf, size, "ok but PUBLISH: %s", c->unheard);
+	else if (c->up)
 		snprintf(buf, size, "ok");
 	else if (c->down_since_us)
 		snprintf(buf, size, "down since %s: %s", at, c->error);

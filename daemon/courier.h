@@ -3,8 +3,9 @@
  * [CO1] Order     alerts go in seq order, each acknowledged in the spool after Redis has it.
  *                 A stream that holds less than was acknowledged was wiped: what the spool still has is sent again.
  * [CO2] Back-off  after a failure 0.2 s doubling to 30 s, with jitter; an operator's mistake (NOPERM, WRONGTYPE ...) is told
- *                 once a minute.
+ *                 once a minute, also one by which only subscribers lose.
  * [CO3] Hand-over decisions are handed to the main thread one by one; the cursor moves when the answer is in the spool.
+ * [CO4] Turns     a backlog is sent for two seconds at a time: decisions are read and the heartbeat goes on in between.
  */
 #pragma once
 

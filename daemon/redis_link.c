@@ -20,7 +20,7 @@ struct redis_link {
 	uint64_t deadline_ns;		/* of the public call under way [L1] */
 	struct redis_wire *wire;
 	char stream[CONFIG_NAME + 16], beat[CONFIG_NAME + 16];
-	char error[200];
+	char error[200], unheard[200];
 };
 
 int redis_link_new(const struct config *c, unsigned timeout_ms, struct redis_link **ret_link)
@@ -50,6 +50,11 @@ struct redis_link *redis_link_free(struct redis_link *l)
 const char *redis_link_error(const struct redis_link *l)
 {
 	return l->error;
+}
+
+const char *redis_link_unheard(const struct redis_link *l)
+{
+	return l->unheard;
 }
 
 static void begin(struct redis_link *l)
@@ -386,6 +391,10 @@ enum redis_class redis_alert(struct redis_link *l, uint64_t seq, const char *ale
 		return class;
 	/* The stream is what counts; a live tail that misses a line loses nothing (FACTS: PUBLISH proves nothing). */
 	class = call_simple(l, 3, argv, lens, WIRE_INTEGER);
+	if (class == REDIS_OK)
+		l->unheard[0] = '\0';
+	else if (class == REDIS_OPERATOR)
+		snprintf(l->unheard, sizeof(l->unheard), "%s", l->error);
 	return class == REDIS_HOSTILE ? class : REDIS_OK;
 }
 

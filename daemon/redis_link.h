@@ -42,6 +42,9 @@ enum redis_class redis_connect(struct redis_link *l);
 enum redis_class redis_alert(struct redis_link *l, uint64_t seq, const char *alert_id, const char *json, size_t len,
 			     uint64_t *ret_top);
 
+/* Why the last PUBLISH was refused, when an administrator must mend that: who listens hears nothing, the stream has all. "" else. */
+const char *redis_link_unheard(const struct redis_link *l);
+
 /* First half of the newest id in egress:alerts:<gateway>, 0: the stream is empty or gone. */
 enum redis_class redis_top(struct redis_link *l, uint64_t *ret_top);
 

@@ -125,6 +125,16 @@ decide id u2 action unblock src 10.20.0.15 dst 203.0.113.11 budget 30kB ttl 1h
 lab_wait 10 answered u2
 lab_is "1 1" "$(answer u1 | wc -l) $(answer u2 | wc -l)" "each answered once, over a relay's death"
 
+lab_redis acl setuser default resetchannels >/dev/null
+leak 80 1
+unheard() { ctl status | grep -q 'Redis ok but PUBLISH: NOPERM'; }
+lab_wait 5 unheard && ok "a channel that it may not speak on is shown" || not_ok "PUBLISH is refused, and status says $(ctl status | head -n 1)"
+grep -q 'subscribers hear nothing, the stream has all: grant (&egress:alert +publish)' "$LAB_DIR/egressd.log" && ok "and the log says what to grant" ||
+	not_ok "the log does not say what to grant"
+grep -q "Redis at $LAB_REDIS: .*; trying again (does it run, and let this gateway in?)" "$LAB_DIR/egressd.log" && ok "lost connections name the server" ||
+	not_ok "lost connections: $(grep 'Redis at' "$LAB_DIR/egressd.log" | head -n 2)"
+lab_redis acl setuser default allchannels >/dev/null
+
 while kill -0 "$(lab_pid send)" 2>/dev/null; do sleep 0.1; done
 lab_wait 6 test ! -d "/proc/$(lab_pid recv)"
 lab_is "$(jq .packets "$LAB_DIR/send.log")" "$(jq .packets "$LAB_DIR/recv.log")" "no packet was lost by all this"

@@ -319,6 +319,16 @@ static void unasked_bytes_are_no_answer(void **state)
 		done(l);
 	}
 	{
+		/* Nobody hears it: stored all the same, and an administrator is told why. */
+		FAKE({ SAY, "$3\r\n1-0\r\n", 0 }, { SAY, "-NOPERM no channel\r\n", 0 }, { SAY, "$3\r\n2-0\r\n", 0 }, { SAY, ":1\r\n", 0 });
+
+		assert_int_equal(alert(l, 1, "a"), REDIS_OK);
+		assert_string_equal(redis_link_unheard(l), "NOPERM no channel");
+		assert_int_equal(alert(l, 2, "b"), REDIS_OK);
+		assert_string_equal(redis_link_unheard(l), "");
+		done(l);
+	}
+	{
 		FAKE({ SAY, "$3\r\n1-0\r\n", 0 }, { SAY, ":1\r\n", 0 }, { SAY, "*0\r\n", 0 });
 		uint64_t top = 7;
 
