@@ -236,7 +236,8 @@ static void fill_flow(const struct area *a, const struct policy *p, uint32_t slo
 		if (d->exit >= 0)
 			snprintf(f->exit, sizeof(f->exit), "%s", policy_string(p, p->exit[d->exit].name));
 	}
-	if (a->account[slot].key.kind == SUBJECT_PAIR)
+	/* A threshold that leases passed has no packet. */
+	if (a->account[slot].key.kind == SUBJECT_PAIR && addr_cmp(&c->flow_src, &(struct addr){ { 0 } }) != 0)
 		community_id(&c->flow_src, &c->flow_dst, c->flow_proto, c->flow_sport, c->flow_dport, 0, f->community_id);
 }
 

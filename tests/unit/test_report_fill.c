@@ -27,13 +27,14 @@ static void works(const char *src, const char *dst, const char *member, unsigned
 {
 	char want[200];
 	struct prefix from = { .len = 128 }, to = { .len = 128 };
+	const struct area_dynamic *wider;
 	uint32_t n;
 
 	snprintf(want, sizeof(want), "egressctl unblock %s --budget 5kB --for 1h --reason '...'", member);
 	assert_string_equal(text_at(last_told(), "how_to_allow"), want);
 	assert_int_equal(addr_parse(src, &from.addr), 0);
 	assert_int_equal(addr_parse(dst, &to.addr), 0);
-	assert_int_equal(judge_unblock(&w.judge, &from, &to, 5000, 3600, clock_mono(), &n), 0);
+	assert_int_equal(judge_unblock(&w.judge, &from, &to, 5000, 3600, clock_mono(), &n, &wider), 0);
 	assert_int_equal(send_to(src, dst, 20), more);
 }
 
@@ -126,6 +127,25 @@ static void top_is_of_the_rule(void **state)
 	assert_int_equal(number_at(last_told(), "observed_bytes"), 6000);
 	assert_int_equal(number_at(top(0), "bytes"), 6000);
 	assert_int_equal(number_at(top(0), "port"), 443);
+	assert_true(json_is_string(json_object_get(last_told(), "community_id")));
+}
+
+/* A threshold that leases passed has no packet, so no flow to name. */
+static void no_flow(void **state)
+{
+	struct finding f;
+
+	(void)state;
+	begin("rules:\n" BLOCK("r", "10.0.0.0/8", "pair"));
+	(void)send_to("10.20.0.16", "203.0.113.9", 10);
+	for (uint32_t i = 0; i < ACCOUNTS; i++) {
+		if (!table_is_full(&w.area.accounts, i))
+			continue;
+		memset(&w.area.account_cold[i].flow_src, 0, sizeof(struct addr));
+		assert_true(report_fill(&w.area, &w.policy.p, &w.config, i, true, &f));
+		assert_string_equal(f.community_id, "");
+		assert_string_equal(f.src_ip, "10.20.0.16");
+	}
 }
 
 /* coverage: what passed on leases was seen as well. */
@@ -146,7 +166,7 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_teardown(fn, end)
 	const struct CMUnitTest tests[] = {
-		CASE(way_on), CASE(nothing_to_allow), CASE(addresses), CASE(top_is_of_the_rule), CASE(coverage),
+		CASE(way_on), CASE(nothing_to_allow), CASE(addresses), CASE(top_is_of_the_rule), CASE(no_flow), CASE(coverage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
