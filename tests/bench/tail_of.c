@@ -27,7 +27,8 @@ static int read_samples(const char *path, unsigned which)
 /* Sorts v. The smallest of v that p of them do not pass. */
 static double percentile(double *v, unsigned n, double p)
 {
-	unsigned at = (unsigned)ceil(n * p);
+	const double exact = n * p;
+	unsigned at = (unsigned)exact + ((unsigned)exact < exact);
 
 	qsort(v, n, sizeof(*v), ratio_by_value);
 	return v[at ? at - 1 : 0];
