@@ -115,6 +115,7 @@ END
 watch ssh4 ip saddr 10.20.0.15 ip daddr 203.0.113.31 tcp sport 22
 watch ssh6 ip6 saddr fd00:20::15 ip6 daddr 2001:db8:9::31 tcp sport 22
 watch dns4 ip saddr 10.20.0.15 ip daddr 203.0.113.32 udp dport 53
+watch nodns4 ip saddr 10.20.0.15 ip daddr 203.0.113.32 udp dport 54
 exact "port 22 opened by outside" $LIMIT "$(pull sakura1 10.20.0.15 203.0.113.31 22 $((2 * LIMIT)))" ssh4
 exact "port 22 opened by outside, IPv6, 32 connections" $LIMIT \
 	"$(pull sakura1 fd00:20::15 2001:db8:9::31 22 $((2 * LIMIT)) 32)" ssh6
@@ -122,12 +123,13 @@ lab_is $((2 * LIMIT)) "$(pull sakura1 10.20.0.15 203.0.113.31 8022 $((2 * LIMIT)
 	"the blocked pair's other port is not the rule's"
 lab_is $((2 * LIMIT)) "$(push sakura1 10.20.0.15 outside 203.0.113.31 22 $((2 * LIMIT)))" \
 	"nor is the same port when the inside opens"
-lab_start dns outside "$flood" recv -i 1 203.0.113.32 53 15
-lab_start nodns outside "$flood" recv -i 1 203.0.113.32 54 15
-sleep 0.3
+lab_start dns outside "$flood" recv 203.0.113.32 53 15
+lab_start nodns outside "$flood" recv 203.0.113.32 54 15
+lab_wait 5 lab_receives outside 54
 in_ns sakura1 "$flood" send 10.20.0.15 203.0.113.32 53 8 1200 60000 30000 >/dev/null
 in_ns sakura1 "$flood" send 10.20.0.15 203.0.113.32 54 8 1200 60000 20000 >/dev/null
-sleep 1.2
+datagrams() { passed dns4; passed nodns4; }
+lab_still 10 0.5 datagrams
 lab_stop dns
 lab_stop nodns
 exact "UDP port 53 opened by inside, refuse: drop" $LIMIT "$(jq .bytes "$LAB_DIR/dns.log")" dns4
@@ -165,7 +167,8 @@ rate_is() {
 	r=$(rate)
 	if [ "$r" -gt "$floor" ]; then ok "$1: the backup runs on ($((r / MB)) MB/s)"; else not_ok "$1: the backup runs at $r B/s"; fi
 }
-sleep 0.5
+runs() { [ "$(passed back)" -gt $MB ]; }
+lab_wait 5 runs
 rate_is "before"
 exact "beside a contract: another destination" $LIMIT "$(push sakura1 10.20.0.15 outside 203.0.113.41 7030 $((2 * LIMIT)))" leak
 exact "beside a contract: another port of the backup's pair" $LIMIT \
@@ -176,9 +179,8 @@ push sakura1 10.20.0.15 outside 203.0.113.42 7031 $((2 * LIMIT)) >/dev/null
 push sakura1 10.20.0.15 outside 203.0.113.43 7032 $((2 * LIMIT)) >/dev/null
 exact "beside a contract: the host's own limit" $((3 * LIMIT)) 0 leak side more
 rate_is "its host blocked for the rest"
-while kill -0 "$(lab_pid backpush)" 2>/dev/null; do sleep 0.1; done
-sleep 0.3
-lab_stop back
+lab_wait 60 lab_ended backpush
+lab_wait 25 lab_ended back
 lab_is $BACKUP "$(jq .bytes "$LAB_DIR/back.log")" "the whole backup arrived"
 exact "beyond a contract's budget the rules judge" $((2 * LIMIT)) "$(push sakura2 10.20.0.16 backup 198.51.100.20 874 $((4 * LIMIT)))" small
 
@@ -221,11 +223,14 @@ pull sakura2 fd00:20::16 2001:db8:9::72 8080 $((2 * LIMIT)) 32 >"$LAB_DIR/b"
 wait $a
 exact "two servers of a group, both families, pulled" $LIMIT $(($(cat "$LAB_DIR/a") + $(cat "$LAB_DIR/b"))) g4 g6
 # What was refused was given back to the accounts that had room.
-low=$(ctl --json why 10.20.0.15 203.0.113.71 | jq '[.accounts[] | select(.rule == "host") | .limits[0].sum_bytes] | add')
-low=$((low + $(ctl --json why fd00:20::16 2001:db8:9::72 | jq '[.accounts[] | select(.rule == "host") | .limits[0].sum_bytes] | add')))
+host_sum() { ctl --json why "$@" | jq '[.accounts[] | select(.rule == "host") | .limits[0].sum_bytes] | add'; }
 # Connections of the last daemon were reset; their peers' late packets are answered by 40-byte ones that came before the counters.
-high=$(($(passed g4) + $(passed g6) + 4096))
-if [ "$low" -le $high ] && [ "$low" -ge $((high - 8192)) ]; then
+hold() {
+	low=$(($(host_sum 10.20.0.15 203.0.113.71) + $(host_sum fd00:20::16 2001:db8:9::72)))
+	high=$(($(passed g4) + $(passed g6) + 4096))
+	[ "$low" -le $high ] && [ "$low" -ge $((high - 8192)) ]
+}
+if lab_wait 5 hold; then
 	ok "the hosts' accounts hold what passed, not what was tried"
 else
 	not_ok "the hosts' accounts hold $low, $((high - 4096)) passed"

@@ -36,17 +36,17 @@ table inet ref {
 END
 left() { in_ns gw nft -j list counter inet ref "$1" | jq '.nftables[] | select(.counter) | .counter.bytes'; }
 why() { ctl --json why "$1" "$2" | jq "$3 // 0"; }
+seen() { why 10.20.0.15 "$1" .total.packets; unseen; }
 unseen() { in_ns gw nft -j list counter inet egressd_keep unseen | jq '.nftables[] | select(.counter) | .counter.packets'; }
 # flow SPACE SRC DST PPS PACKETS: datagrams of 1,000 IP bytes; prints what arrived.
 flow() {
 	local name=recv$BASHPID
 	lab_start "$name" outside "$flood" recv -i 2 "$3" 7000 60
-	sleep 0.3
+	lab_wait 5 lab_receives outside 7000
 	in_ns "$1" "$flood" send "$2" "$3" 7000 1 972 "$4" "$5" >/dev/null
 	lab_wait 30 lab_ended "$name"
 	jq .packets "$LAB_DIR/$name.log"
 }
-lab_ended() { ! kill -0 "$(lab_pid "$1")" 2>/dev/null; }
 lab_egressd_start "$LAB_DIR/policy.yaml" || exit 1
 
 # --- marks (35) --------------------------------------------------------------------------------------------------------
@@ -81,13 +81,13 @@ full() { # DST: prints arrived, judged, unseen
 	local before at
 	before=$(unseen)
 	lab_start recv outside "$flood" recv -i 2 "$1" 7000 60
-	sleep 0.3
+	lab_wait 5 lab_receives outside 7000
 	at=$(lab_child engine)
 	kill -STOP "$at"
 	in_ns sakura1 "$flood" send 10.20.0.15 "$1" 7000 1 72 60000 60000 >/dev/null
 	kill -CONT "$at"
 	lab_wait 30 lab_ended recv
-	sleep 1.2
+	lab_still 20 1.2 seen "$1"
 	echo "$(jq .packets "$LAB_DIR/recv.log") $(why 10.20.0.15 "$1" .total.packets) $(($(unseen) - before))"
 }
 read -r arrived judged past < <(full 203.0.113.22)
@@ -105,15 +105,16 @@ hang() {
 	old=$(lab_child engine)
 	before=$(unseen)
 	lab_start recv outside "$flood" recv -i 60 "$dst" 7000 90
-	sleep 0.3
+	lab_wait 5 lab_receives outside 7000
 	lab_start send sakura1 "$flood" send 10.20.0.15 "$dst" 7000 1 972 500 "$n"
-	sleep 0.5
+	flows() { [ "$(why 10.20.0.15 "$dst" .total.packets)" -gt 0 ]; }
+	lab_wait 10 flows
 	lab_start hang host "$@" "$old"
 	replaced() { local now; now=$(lab_child engine) && [ "$now" != "$old" ]; }
 	lab_wait 30 replaced && ok "$text: the engine is replaced" || not_ok "$text: nobody replaced the engine"
 	lab_stop hang KILL
 	lab_wait 40 lab_ended send
-	sleep 1.2
+	lab_still 20 1.2 seen "$dst"
 	lab_stop recv
 	lab_is "$n" "$(jq .packets "$LAB_DIR/recv.log")" "$text: no packet is lost"
 	lab_is "$n" "$(($(why 10.20.0.15 "$dst" .total.packets) + $(unseen) - before))" "$text: each was judged or counted unseen"
@@ -138,9 +139,10 @@ hang "one stuck worker" 203.0.113.24 19 python3 "$LAB_DIR/hold.py"
 
 # --- tightened in mid-transfer (38, without leases) ----------------------------------------------------------------------
 lab_start recv outside "$flood" recv -i 2 203.0.113.30 7000 60
-sleep 0.3
+lab_wait 5 lab_receives outside 7000
 lab_start send sakura2 "$flood" send 10.20.0.16 203.0.113.30 7000 1 972 5000 20000
-sleep 1.5
+too_much() { [ "$(left tight)" -gt 1000000 ]; }
+lab_wait 10 too_much
 policy 1MB >"$LAB_DIR/tighter.yaml"
 ctl apply "$LAB_DIR/tighter.yaml" >/dev/null || not_ok "apply"
 at=$(left tight)

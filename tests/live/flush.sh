@@ -64,8 +64,8 @@ lab_is 0 "$(flushed)" "own changes, expired blocks and other tables are no remov
 # Something unseen: both bits between our chains mean "a reply", which this policy does not ask for.
 in_ns gw nft 'table inet ref { chain c { type filter hook postrouting priority -160; ip daddr 203.0.113.50 meta mark set 0x30000000; }; }'
 in_ns sakura1 ping -nqi 0.01 -c 50 -W 1 203.0.113.50 >/dev/null
-sleep 1.5
-read -r _ _ packets <<<"$(totals)"
+told_unseen() { read -r _ _ packets <<<"$(totals)"; [ "$packets" = 50 ]; }
+lab_wait 10 told_unseen
 lab_is 50 "$packets" "50 packets unseen"
 
 read -r egress0 _ <<<"$(totals)"
@@ -73,9 +73,10 @@ sample >"$LAB_DIR/totals" &
 echo $! >"$LAB_DIR/sample.pid"
 lab_started="sample $lab_started"
 lab_start recv outside "$flood" recv -i 3 203.0.113.9 7000 120
-sleep 0.3
+lab_wait 5 lab_receives outside 7000
 lab_start send sakura1 "$flood" send 10.20.0.15 203.0.113.9 7000 8 100 1000 110s
-sleep 2
+runs() { read -r egress _ <<<"$(totals)"; [ "$egress" -gt "$((egress0 + 100000))" ]; }
+lab_wait 10 runs || not_ok "nothing is sent"
 
 for i in 1 2 3 4 5; do
 	removed "nft flush ruleset $i" flush ruleset
@@ -122,13 +123,15 @@ back "flushed while no engine runs"
 engine=$(lab_child engine)
 before=$(totals)
 kill -KILL "$engine"
-sleep 2.5
+next() { [ "$(lab_child engine)" != "$engine" ] && [ -n "$(totals)" ]; }
+lab_wait 10 next
+sleep 1.2	# a round of the next one
 after=$(totals)
 if [ "${after%% *}" -ge "${before%% *}" ]; then ok "and an engine later: $before, then $after"; else not_ok "an engine later: $before, then $after"; fi
 
 lab_stop send INT
-lab_wait 10 test ! -d "/proc/$(lab_pid recv)"
-sleep 1.5
+lab_wait 20 lab_ended recv
+lab_still 20 1.2 totals
 read -r egress1 unseen1 packets1 <<<"$(totals)"
 lab_stop sample
 n=$(wc -l <"$LAB_DIR/totals")

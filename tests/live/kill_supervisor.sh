@@ -24,7 +24,7 @@ reaches() { in_ns "$1" ping -nqc 1 -W 1 "$2" >/dev/null; }
 # send DST COUNT: as many datagrams of 1000 bytes; what passed on a lease is settled within the second
 send() {
 	in_ns sakura1 "$flood" send 10.20.0.15 "$1" 7000 1 972 2000 "$2" >/dev/null
-	sleep 1.2
+	lab_still 20 1.2 pair_bytes "$1" 2>/dev/null	# or nobody answers
 }
 dead() { # supervisor and both children
 	local all
@@ -47,10 +47,9 @@ for failure in open closed; do
 	ok "$failure: supervisor killed, its children are gone"
 	reaches sakura1 203.0.113.9 && not_ok "$failure: the block is gone" || ok "$failure: the block holds while all are dead"
 	u=$(unseen)
-	lab_start recv outside "$flood" recv -i 1 203.0.113.10 7000 5
-	sleep 0.3
+	lab_start recv outside "$flood" recv 203.0.113.10 7000 60
+	lab_wait 5 lab_receives outside 7000
 	send 203.0.113.10 500
-	sleep 1.2
 	lab_stop recv
 	got=$(jq .packets "$LAB_DIR/recv.log")
 	if [ $failure = open ]; then

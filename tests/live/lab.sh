@@ -88,6 +88,25 @@ lab_wait() {
 	done
 }
 
+# lab_still SECONDS INTERVAL COMMAND...: until it says the same twice, INTERVAL apart. What passes by lease is settled once a second,
+# so 1.2 where egressd's word is asked too.
+lab_still() {
+	local end=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000)) every=$2 last now
+	shift 2
+	now=$("$@")
+	while
+		last=$now
+		sleep "$every"
+		now=$("$@")
+		[ "$now" != "$last" ]
+	do
+		[ "${EPOCHREALTIME/[.,]/}" -lt "$end" ] || return 1
+	done
+}
+
+# lab_ended NAME: it has ended by itself.
+lab_ended() { ! kill -0 "$(lab_pid "$1")" 2>/dev/null; }
+
 lab_need() { # COMMAND...: or skip the whole script
 	local c
 	for c in "$@"; do
@@ -319,3 +338,4 @@ lab_sink() {
 }
 
 lab_listens() { in_ns "$1" ss -Hltn "sport = :$2" | grep -q .; }
+lab_receives() { in_ns "$1" ss -Hlun "sport = :$2" | grep -q .; }	# UDP

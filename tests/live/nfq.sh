@@ -105,6 +105,7 @@ counter() {
 	in_ns g nft -j list chain inet t after | jq "[.nftables[].rule | select(.comment == \"$1\") | .expr[] | .counter // empty |
 		.$2] | add // 0"
 }
+quiet() { local at; at=$(counter tcp bytes); sleep 0.3; [ "$at" = "$(counter tcp bytes)" ]; }
 
 # one FAMILY SRC LOCAL DST: what does not depend on the family
 one() {
@@ -155,7 +156,7 @@ one() {
 	await in_ns b sh -c 'ss -Hltn "sport = :6000" | grep -q .'
 	in_ns a "$flood" push "$src" "$dst" 6000 50000000 >"$tmp/push"
 	wait $r
-	sleep 0.3
+	await quiet
 	kill $t; wait $t
 	bytes=$(($(counter tcp bytes) - before))
 	is 50000000 "$(get recv bytes)" "$f: 50 MB through the queue"

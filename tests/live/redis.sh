@@ -46,7 +46,7 @@ lab_is "1 true" "$(entries | jq -r .gateway.policy_version | sort -u) $(lab_redi
 
 # Meanwhile packets must not notice anything of what follows.
 lab_start recv outside "$flood" recv -i 3 203.0.113.250 7000 60
-sleep 0.3
+lab_wait 5 lab_receives outside 7000
 lab_start send sakura2 "$flood" send 10.20.0.16 203.0.113.250 7000 8 100 1000 30s
 
 kill -STOP "$(lab_pid redis)"
@@ -135,7 +135,7 @@ grep -q "Redis at $LAB_REDIS: .*; trying again (does it run, and let this gatewa
 	not_ok "lost connections: $(grep 'Redis at' "$LAB_DIR/egressd.log" | head -n 2)"
 lab_redis acl setuser default allchannels >/dev/null
 
-while kill -0 "$(lab_pid send)" 2>/dev/null; do sleep 0.1; done
-lab_wait 6 test ! -d "/proc/$(lab_pid recv)"
+lab_wait 40 lab_ended send
+lab_wait 20 lab_ended recv
 lab_is "$(jq .packets "$LAB_DIR/send.log")" "$(jq .packets "$LAB_DIR/recv.log")" "no packet was lost by all this"
 lab_done

@@ -101,7 +101,8 @@ send() {
 }
 sink_has() { [ "$(stat -c %s "$LAB_DIR/sink" 2>/dev/null || echo 0)" -ge "$1" ]; }
 no_owned() { ! in_ns gw nft list tables | grep -q 'egressd$'; }
-settle() { sleep 0.3; }
+settle() { lab_still 10 0.3 in_ns gw nft list table inet ref; }
+established() { in_ns sakura1 ss -Htn state established 'dport = :7000' | grep -q .; }
 
 traffic() { # both families, small and large, forwarded, pulled and of the gateway itself
 	: >"$LAB_DIR/sink"
@@ -204,7 +205,7 @@ for v in 4 6; do
 	fi
 	(while echo x; do sleep 0.02; done) | in_ns sakura1 timeout 20 socat -u - "TCP:$url:7000" 2>"$LAB_DIR/cut.log" &
 	open=$!
-	sleep 0.3
+	lab_wait 5 established
 	must block pair reject "$src" "$dst/$([ $v = 4 ] && echo 32 || echo 64)" 60
 	start=${EPOCHREALTIME/[.,]/}
 	wait $open

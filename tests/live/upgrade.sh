@@ -25,24 +25,24 @@ lab_start sink outside "$flood" sink 203.0.113.9 7001
 lab_wait 5 lab_listens outside 7001
 in_ns sakura1 "$flood" push 10.20.0.15 203.0.113.9 7001 40000000 >"$LAB_DIR/push.json"
 lab_stop sink
-lab_start recv outside "$flood" recv 203.0.113.10 7000-7007 12
-sleep 0.3
-lab_start send sakura1 "$flood" send 10.20.0.15 203.0.113.10 7000 8 100 1000 8s
+lab_start recv outside "$flood" recv 203.0.113.10 7000-7007 120
+lab_wait 5 lab_receives outside 7000-7007
+lab_start send sakura1 "$flood" send 10.20.0.15 203.0.113.10 7000 8 100 1000 60s	# ended when the kills are done
 for i in 2 3 4 5 6; do
 	sleep 0.7
 	kill -USR1 "$(lab_pid egressd)"
 	lab_wait 5 ready $i || not_ok "ready again after kill $((i - 1))"
 done
 kept=$(grep '^kept' "$LAB_DIR/egressd.log" | tail -n 1 | cut -d' ' -f2)
-while kill -0 "$(lab_pid send)" 2>/dev/null; do sleep 0.1; done
-sleep 0.5
+lab_stop send
+counted() { ctl --json why 10.20.0.15 203.0.113.10 | jq '[.pairs[].packets] | add'; }
+lab_still 20 1.2 counted
 lab_stop recv
-sleep 1.3	# what passed on leases is settled once a second
 lab_is 6 "$kept" "area, policy, two nft and two queue sockets were kept"
 lab_is "$(jq .packets "$LAB_DIR/send.log")" "$(jq .packets "$LAB_DIR/recv.log")" "5 kills at 1,000 pps: every packet arrived"
 lab_is 0 "$(in_ns gw nft -j list counter inet egressd_keep unseen | jq '.nftables[] | select(.counter) | .counter.packets')" \
 	"none passed unseen"
-sum=$(ctl --json why 10.20.0.15 203.0.113.10 | jq '[.pairs[].packets] | add')
+sum=$(counted)
 sent=$(jq .packets "$LAB_DIR/send.log")
 if [ "$sum" -ge "$sent" ] && [ "$sum" -le $((sent + 10)) ]; then
 	ok "counted $sum of $sent packets: at most one more a worker and kill"
