@@ -150,10 +150,9 @@ watch leak ip saddr 10.20.0.15 ip daddr 203.0.113.41
 watch side ip saddr 10.20.0.15 ip daddr 198.51.100.20 tcp dport 80
 watch more ip saddr 10.20.0.15 ip daddr 203.0.113.42-203.0.113.43
 watch small ip saddr 10.20.0.16 ip daddr 198.51.100.20
-BACKUP=$((900 * MB))
 lab_start back backup "$flood" sink -g 20 198.51.100.20 873
 lab_wait 5 lab_listens backup 873
-lab_start backpush sakura1 "$flood" push -g 20 -r $((80 * MB)) 10.20.0.15 198.51.100.20 873 $BACKUP
+lab_start backpush sakura1 "$flood" push -g 20 -r $((80 * MB)) 10.20.0.15 198.51.100.20 873 $((100000 * MB))	# until it is ended
 rate() { # of one second of the backup
 	local a
 	a=$(passed back)
@@ -162,10 +161,11 @@ rate() { # of one second of the backup
 }
 floor=$((70 * MB))
 [ -z "${EGRESSD_SLOW:-}" ] || floor=$MB
+# A second of it at that rate: on a busy machine not every second is one.
+fast() { r=$(rate); [ "$r" -gt "$floor" ]; }
 rate_is() {
-	local r
-	r=$(rate)
-	if [ "$r" -gt "$floor" ]; then ok "$1: the backup runs on ($((r / MB)) MB/s)"; else not_ok "$1: the backup runs at $r B/s"; fi
+	local r=0
+	if lab_wait 5 fast; then ok "$1: the backup runs on ($((r / MB)) MB/s)"; else not_ok "$1: the backup runs at $r B/s"; fi
 }
 runs() { [ "$(passed back)" -gt $MB ]; }
 lab_wait 5 runs
@@ -179,9 +179,9 @@ push sakura1 10.20.0.15 outside 203.0.113.42 7031 $((2 * LIMIT)) >/dev/null
 push sakura1 10.20.0.15 outside 203.0.113.43 7032 $((2 * LIMIT)) >/dev/null
 exact "beside a contract: the host's own limit" $((3 * LIMIT)) 0 leak side more
 rate_is "its host blocked for the rest"
-lab_wait 60 lab_ended backpush
+lab_stop backpush
 lab_wait 25 lab_ended back
-lab_is $BACKUP "$(jq .bytes "$LAB_DIR/back.log")" "the whole backup arrived"
+lab_is "$(jq .written "$LAB_DIR/backpush.log")" "$(jq .bytes "$LAB_DIR/back.log")" "the whole backup arrived"
 exact "beyond a contract's budget the rules judge" $((2 * LIMIT)) "$(push sakura2 10.20.0.16 backup 198.51.100.20 874 $((4 * LIMIT)))" small
 
 # --- whose bytes are summed ------------------------------------------------------------------------------------------
