@@ -2,6 +2,7 @@
 # exits_contracts.sh - who pays: exits by address and by device, rules about ports and opener, a contract's bytes and those beyond
 # it, one budget for all addresses of a named host, many destinations, two servers at once, the gateway itself. Each limit is exact
 # by a counter of our own behind egressd's rules: at most the limit passes, and not less than 99 % of it.
+# Alone: it measures the rate of a backup.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

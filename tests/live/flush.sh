@@ -1,6 +1,7 @@
 #!/bin/bash
 # flush.sh - others remove our rules and blocks under 1,000 packets a second: back in < 1 s each time and told once, no total in
 # status ever falls, and egress is what was received but for a second a removal; also while no engine runs. FAULTS 9.
+# Alone: rules must be back within a second.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

@@ -2,6 +2,7 @@
 # kill_engine.sh - `kill -9` of the engine 100 times under 1,000 packets a second: every packet arrives, none unseen, totals never
 # below and at most one packet a worker and kill above, back in < 100 ms, no descriptor leaked. FAULTS row 1. Without leases: each packet meets
 # the queue (lease_kill.sh kills in mid-lease).
+# Alone: it holds the engine to 100 ms.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

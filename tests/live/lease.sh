@@ -1,6 +1,7 @@
 #!/bin/bash
 # lease.sh - credit handed to the kernel: nothing passes beyond a limit, whoever changes his mind meanwhile; what passed by lease and by
 # queue is what an independent counter saw; in the end nothing is out. UDP and TCP, IPv4 and IPv6, push and pull.
+# Alone: most of a burst must go by lease.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lease_lab.sh

@@ -2,6 +2,7 @@
 # past_limit.sh - a blocking limit is exact: at most the limit leaves by an independent counter at the hook, the receiver gets no
 # byte more, and a burst from a quiet subject is not stopped before 99 % of it (limits from 20 MB on). IPv4 and IPv6, TCP and UDP,
 # push and pull, 1 and 32 connections over 8 ports, super-packets on and off, pair, host and group.
+# Alone: bursts must not be stopped early.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
