@@ -248,7 +248,7 @@ void leases_review(struct engine *e)
 	uint32_t head[AREA_WORKERS];
 	size_t n;
 
-	if (!e->leases_on || s->due)
+	if (!leases_forget(e) || !e->leases_on)
 		return;
 	/* Before the rings are read: who writes later wakes us again. */
 	atomic_store_explicit(&e->recall_asked, 0, memory_order_seq_cst);
@@ -272,7 +272,7 @@ void leases_review(struct engine *e)
 
 int leases_due_ms(const struct engine *e)
 {
-	return e->leases->quiet ? QUIET_MS : -1;
+	return e->leases->forget == FORGET_SOON ? 0 : e->leases->quiet ? QUIET_MS : -1;
 }
 
 /* ---- the second ---- */
@@ -317,6 +317,8 @@ void leases_second(struct engine *e)
 		leases_end_all(e);
 		return;
 	}
+	if (!leases_forget(e))
+		return;
 	if (atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed) == 0)
 		return;
 	if (leases_settle(e) < 0)

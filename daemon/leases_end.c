@@ -143,10 +143,26 @@ void leases_end_all(struct engine *e)
 		n++;
 	}
 	s->due = s->inherited = false;
-	r = rules_lease_forget_all(e->rules);
-	if (r < 0 && r != -ENOENT)
-		failed(e, r);
+	s->forget = FORGET_SOON;
 	recalled(e, n);
+}
+
+bool leases_forget(struct engine *e)
+{
+	struct leases *s = e->leases;
+	int r;
+
+	if (s->due)
+		return false;
+	if (s->forget == FORGET_NONE)
+		return true;
+	r = rules_lease_forget_all(e->rules);
+	s->forget = r < 0 && r != -ENOENT ? FORGET_FAILED : FORGET_NONE;
+	if (s->forget == FORGET_FAILED) {
+		enforce_worry(e, HEALTH_RULES_FAILED);
+		log_error("ended leases cannot be removed: %s; none is granted, and it is tried again", strerror(-r));
+	}
+	return s->forget == FORGET_NONE;
 }
 
 static int settle_and_close(struct engine *e)

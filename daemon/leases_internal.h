@@ -28,6 +28,7 @@ struct leases {
 	uint64_t foreign_bytes;
 	bool inherited;		/* those that are open were an engine's before this one */
 	bool due;		/* an end of all has not succeeded yet: none is granted, and it is tried each second */
+	enum { FORGET_NONE, FORGET_SOON, FORGET_FAILED } forget;	/* ended leases' counters and quotas are in the kernel yet */
 	bool quiet;		/* hints came to nothing: the workers wake us no more, and we look when due */
 	unsigned hints;		/* taken in this round */
 	uint64_t granted;	/* rounds that gave something, ever */
@@ -43,4 +44,7 @@ int lease_settle_now(struct engine *e, uint32_t slot, struct mono now) MUST_CHEC
 void leases_add_end(struct engine *e, uint32_t slot);
 void leases_add_account(struct engine *e, uint32_t account);	/* it ran short, or is about to: all that it pays for, and none for a second */
 void leases_end(struct engine *e);	/* those that were added */
+/* What an end of all left, thousands of objects: not while somebody waits for its answer, but before anything is granted or read.
+ * False: not yet, nor may that. */
+bool leases_forget(struct engine *e);
 void lease_drop(struct engine *e, uint32_t slot);	/* nothing is out on it */

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -199,7 +200,8 @@ struct nlmsghdr *nft_batch_msg(struct nft_batch *b, uint16_t type, uint16_t flag
 		b->error = batch_grow(b);
 	if (b->error)
 		return NULL;
-	nlh = nft_query_msg(b->sock, b->buf + b->len, type, flags | NLM_F_ACK);
+	b->last = b->len;
+	nlh = nft_query_msg(b->sock, b->buf + b->len, type, flags);
 	b->what[b->nmsg++] = what;
 	return nlh;
 }
@@ -221,10 +223,11 @@ void nft_batch_drop(struct nft_batch *b)
 /* The first failure in the order of the messages is the cause; what follows it may be a consequence. */
 static int batch_acks(const struct nft_batch *b, const char **ret_what)
 {
-	uint32_t acked = 0, worst = UINT32_MAX, i;
+	uint32_t worst = UINT32_MAX, i;
+	bool acked = false;
 	int error = 0, n;
 
-	while (acked < b->nmsg) {
+	while (!acked) {
 		n = sock_receive(b->sock);
 		if (n < 0) {
 			if (!error)
@@ -235,8 +238,7 @@ static int batch_acks(const struct nft_batch *b, const char **ret_what)
 			i = a->nlmsg_seq - b->first_seq;
 			if (i > b->nmsg + 1 || a->nlmsg_type != NLMSG_ERROR)
 				continue;
-			if (i >= 1 && i <= b->nmsg)
-				acked++;
+			acked = acked || i == b->nmsg;
 			if (!answer_error(a) || i >= worst)
 				continue;
 			worst = i;
@@ -254,6 +256,7 @@ static int batch_run(struct nft_batch *b, const char **ret_what)
 	*ret_what = "memory for the transaction";
 	if (!r && b->nmsg) {
 		*ret_what = "sending the transaction";
+		((struct nlmsghdr *)(void *)(b->buf + b->last))->nlmsg_flags |= NLM_F_ACK;
 		r = sock_send(b->sock, b->buf, b->len);
 		if (!r)
 			r = batch_acks(b, ret_what);

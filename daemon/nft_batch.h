@@ -1,7 +1,8 @@
 /* nft_batch.h - transactions and queries of nf_tables over a given NETLINK_NETFILTER socket.
  *
  * [B1] Atomic   what is committed in one batch is in force at once or not at all.
- * [B2] Acked    every message asks for an ack; a commit succeeds only when every one has come and is good.
+ * [B2] Acked    the last message asks for an ack, which comes after all errors: the kernel tells those of any message, unasked
+ *               (net/netfilter/nfnetlink.c, nfnetlink_rcv_batch()). A commit succeeds when it came and nothing else did.
  * [B3] Named    each message carries the name of its step; the first failure names it.
  * [B4] Sticky   a failure while building (memory) is kept and returned by commit: builders return nothing.
  * [B5] Stale    answers to requests of an earlier user of the socket (a killed engine) are recognised by number, skipped.
@@ -27,7 +28,7 @@ struct nft_sock {
 struct nft_batch {
 	struct nft_sock *sock;
 	char *buf;
-	size_t len, cap;
+	size_t len, cap, last;	/* last: where the last message begins */
 	const char **what;	/* of message first_seq + 1 + i */
 	uint32_t nmsg, cap_msg, first_seq;
 	int error;
