@@ -19,6 +19,10 @@
 
 struct report;
 
+struct control_lease_work {		/* of the engine */
+	uint64_t grants, raises, recalls;
+};
+
 struct control_ctx {			/* what the verbs need; filled by relay.c before each control_serve() */
 	const struct area *area;
 	const struct policy *policy;	/* in force; NULL: none yet */
@@ -30,6 +34,7 @@ struct control_ctx {			/* what the verbs need; filled by relay.c before each con
 	uint64_t confirm_by_us;		/* a policy waits for `confirm` until then; 0: none */
 	uint64_t policy_bad_since_us;	/* the policy file has had errors since then; 0: none known */
 	char policy_bad[200];		/* the first of them */
+	struct control_lease_work last_second;
 	uint64_t malformed;		/* requests; control.c counts */
 
 	void *relay;

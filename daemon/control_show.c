@@ -233,11 +233,12 @@ static void set_counters(const struct control_ctx *c, json_t *to)
 	control_set_number(to, "malformed_requests", c->malformed);
 }
 
-static void set_leases(const struct area *a, json_t *reply)
+static void set_leases(const struct control_ctx *c, json_t *reply)
 {
+	const struct area *a = c->area;
 	const struct area_header *h = a->h;
 	uint64_t leased = LOAD(h->leased_bytes), queued = area_counter_sum(a, AC_BYTES), out = 0;
-	json_t *o = json_object();
+	json_t *o = json_object(), *second = json_object();
 
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
 		if (table_is_full(&a->leases, i))
@@ -254,6 +255,10 @@ static void set_leases(const struct area *a, json_t *reply)
 	control_set_number(o, "recalls", LOAD(h->lease_recalls));
 	control_set_number(o, "beyond_bytes", LOAD(h->lease_beyond));	/* passed by quotas that others raised */
 	control_set_number(o, "lost_bytes", LOAD(h->lease_lost));	/* assumed passed, for leases that others removed */
+	control_set_number(second, "grants", c->last_second.grants);
+	control_set_number(second, "raises", c->last_second.raises);
+	control_set_number(second, "recalls", c->last_second.recalls);
+	control_set(o, "last_second", second);
 	control_set(reply, "leases", o);
 }
 
@@ -271,7 +276,7 @@ int control_status(struct control_call *q, json_t *reply)
 	set_coverage(q, reply);
 	control_set_text(reply, "redis", c->config->redis ? c->redis_state : "none");
 	set_spool(c, reply);
-	set_leases(c->area, reply);
+	set_leases(c, reply);
 	set_engine(q, reply);
 	set_table(reply, "pairs", &c->area->pairs);
 	set_table(reply, "accounts", &c->area->accounts);

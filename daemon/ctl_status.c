@@ -145,6 +145,16 @@ static void put_list(const char *title, const json_t *o)
 		putchar('\n');
 }
 
+static void put_lease_work(const json_t *l)
+{
+	const json_t *w = json_object_get(l, "last_second");
+	char bytes[16];
+
+	if (ctl_number(l, "now"))
+		printf("  leases: %s of credit out; in the last second %" PRIu64 " granted, %" PRIu64 " raised, %" PRIu64 " recalled\n",
+		       ctl_bytes(l, "outstanding_bytes", bytes), ctl_number(w, "grants"), ctl_number(w, "raises"), ctl_number(w, "recalls"));
+}
+
 void ctl_show_status(const json_t *s)
 {
 	put_headline(s);
@@ -154,6 +164,7 @@ void ctl_show_status(const json_t *s)
 	printf(", ");
 	put_table(s, "accounts");
 	putchar('\n');
+	put_lease_work(json_object_get(s, "leases"));
 	put_list("health since start", json_object_get(s, "health"));
 	put_list("counted packet by packet", json_object_get(s, "counters"));
 }

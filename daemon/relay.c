@@ -48,6 +48,7 @@ struct relay {
 	uint64_t seconds;
 	struct health health;
 	bool spool_sick;
+	struct control_lease_work leases;	/* ever, at the last second's look */
 	struct control_ctx ctl;
 };
 
@@ -197,9 +198,24 @@ static void snapshot(struct relay *r)
 		log_error("snapshot: %s; the last good one stays", strerror(-e));
 }
 
+static void look_at_leases(struct relay *r)
+{
+	const struct area_header *h = r->area.h;
+	/* Relaxed: statistics. */
+	const struct control_lease_work now = {
+		.grants = atomic_load_explicit(&h->lease_grants, memory_order_relaxed),
+		.raises = atomic_load_explicit(&h->lease_raises, memory_order_relaxed),
+		.recalls = atomic_load_explicit(&h->lease_recalls, memory_order_relaxed),
+	}, was = r->leases;
+
+	r->ctl.last_second = (struct control_lease_work){ now.grants - was.grants, now.raises - was.raises, now.recalls - was.recalls };
+	r->leases = now;
+}
+
 static void second(struct relay *r)
 {
 	r->seconds++;
+	look_at_leases(r);
 	report_all(r, r->seconds % REPORT_SCAN_S == 0);
 	if (r->seconds % SNAPSHOT_S == 0)
 		snapshot(r);

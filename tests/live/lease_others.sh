@@ -57,6 +57,8 @@ fresh
 sending 8
 lab_wait 8 past 25000000
 lab_wait 2 leased && ok "leased" || not_ok "no lease at 25 MB"
+works() { ctl status | grep -qE '^  leases: [0-9.]+ [kM]B of credit out; in the last second [0-9]+ granted, [1-9][0-9]* raised, [0-9]+ recalled$'; }
+lab_wait 5 works && ok "status says what is out, and what a second costs" || not_ok "status: $(ctl status)"
 in_ns gw nft reset quotas table inet egressd >/dev/null || not_ok "nft reset quotas"
 wait $sender
 more "quotas reset" "$RATE"
