@@ -124,17 +124,29 @@ void nft_cmp_not_u32(struct nft_rule *r, uint32_t sreg, uint32_t v)
 	compare(r, NFT_CMP_NEQ, sreg, &v, sizeof(v));
 }
 
-void nft_bitwise(struct nft_rule *r, uint32_t reg, const void *mask, const void *xor, uint32_t len)
+static void bitwise(struct nft_rule *r, uint32_t dreg, uint32_t sreg, const void *mask, const void *xor, uint32_t len)
 {
 	struct nftnl_expr *e = expr(r, "bitwise");
 
 	if (!e)
 		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_SREG, reg);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_DREG, reg);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_SREG, sreg);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_DREG, dreg);
 	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_LEN, len);
 	nftnl_expr_set(e, NFTNL_EXPR_BITWISE_MASK, mask, len);
 	nftnl_expr_set(e, NFTNL_EXPR_BITWISE_XOR, xor, len);
+}
+
+void nft_bitwise(struct nft_rule *r, uint32_t reg, const void *mask, const void *xor, uint32_t len)
+{
+	bitwise(r, reg, reg, mask, xor, len);
+}
+
+void nft_mask(struct nft_rule *r, uint32_t dreg, uint32_t sreg, uint32_t mask)
+{
+	const uint32_t zero = 0;
+
+	bitwise(r, dreg, sreg, &mask, &zero, sizeof(mask));
 }
 
 static void payload(struct nft_rule *r, uint32_t base, uint32_t dreg, uint32_t off, uint32_t len)

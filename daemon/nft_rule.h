@@ -34,6 +34,8 @@ void nft_cmp_u32(struct nft_rule *r, uint32_t sreg, uint32_t v);
 void nft_cmp_not_u32(struct nft_rule *r, uint32_t sreg, uint32_t v);
 /* reg = (reg & mask) ^ xor */
 void nft_bitwise(struct nft_rule *r, uint32_t reg, const void *mask, const void *xor, uint32_t len);
+/* dreg = sreg & mask, 4 bytes */
+void nft_mask(struct nft_rule *r, uint32_t dreg, uint32_t sreg, uint32_t mask);
 /* len bytes at off of the network header */
 void nft_payload(struct nft_rule *r, uint32_t dreg, uint32_t off, uint32_t len);
 /* The same of the transport header; a later fragment or a packet without one does not match. */

@@ -20,24 +20,25 @@
  * takes its hooks out and drops all that waits in queues (measured), so a policy that needs `ct` no more must not end it. */
 #define CHAIN_CT "ct_kept"
 
-/* Of a version that had the leases in a chain of their own. In a table that was kept over an upgrade its rules would count every
- * leased packet once more. It stays, without rules: taking a base chain away drops what waits in the queues. */
-#define CHAIN_OLD "lease"
+/* Of older versions, in tables that were kept over an upgrade: their rules would count, or mark, every packet once more. They
+ * stay, without rules: taking a base chain away drops what waits in the queues. */
+static const struct { const char *table, *name; } old_chain[] = { { TABLE, "lease" }, { TABLE_KEEP, "entry" } };
 
 /* Every priority lies before -150, where mangle tables of others may set the whole mark. */
 const struct rules_chain rules_chain[RULES_CHAINS] = {
 	{ TABLE, CHAIN_QUEUE, -155, NF_INET_POST_ROUTING },
-	{ TABLE_KEEP, "entry", -165, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "exit", -151, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "forward", -10, NF_INET_FORWARD },
 	{ TABLE_KEEP, "output", -10, NF_INET_LOCAL_OUT },
-	{ TABLE_KEEP, "local", 0, -1 },
-	{ TABLE_KEEP, "pass", 0, -1 },
+	{ TABLE_KEEP, "exit_local", 0, -1 },
+	{ TABLE_KEEP, "unseen", 0, -1 },
 	{ TABLE_KEEP, "refuse", 0, -1 },
 	{ TABLE_KEEP, "refuse_local", 0, -1 },
 	{ TABLE_KEEP, "refuse_hit", 0, -1 },
 	{ TABLE_KEEP, "reject", 0, -1 },
 	{ TABLE, CHAIN_CT, 0, -1 },
+	{ TABLE, CHAIN_UNLEASED, 0, -1 },
+	{ TABLE, CHAIN_LOCAL, 0, -1 },
 	{ TABLE, CHAIN_QUEUED, 0, -1 },
 	{ NULL, NULL, 0, -1 },
 };
@@ -159,39 +160,49 @@ static int table_owned(struct rules *r, bool *ret, const char **ret_what)
 	return 0;
 }
 
-static void queue_rule(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const char *chain, uint32_t state)
+static void goto_unleased(struct nft_rule *rule, struct nft_batch *b)
 {
-	struct nft_rule rule = nft_rule(TABLE, chain);
-	const uint32_t zero = 0;
-
-	nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
-	nft_bitwise(&rule, NFT_REG32_00, &s->mark_mask, &zero, sizeof(zero));
-	nft_cmp_u32(&rule, NFT_REG32_00, state);
-	queue_statement(&rule, r->flavour, s->queue_first, s->queue_count);
-	nft_rule_add(&rule, b, "egressd: queue");
+	nft_verdict(rule, NFT_GOTO, CHAIN_UNLEASED);
+	nft_rule_add(rule, b, "egressd: unleased");
 }
 
-/* The state tells all: 0 is egress not yet judged; NF_REPEAT comes back with the state it had. */
-static void queue_rules(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const char *chain)
+/* A lease is of a pair, whatever the device; an exit's device may have rules of its own. */
+static void leases(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m)
 {
-	const uint32_t zero = 0, keep = ~s->mark_mask;
 	struct nft_rule rule;
 
+	if (s->nexit_devices) {
+		rule = nft_rule(TABLE, CHAIN_QUEUE);
+		rules_device_match(&rule, b, TABLE, s->device, s->nexit_devices);
+		goto_unleased(&rule, b);
+	}
+	rules_lease_sets(b, TABLE);
+	rules_lease_fill(b, TABLE, s->needs_ct, m);
+}
+
+/* Egress is asked about, whatever its mark says: others may have set our bits since the gates, and NF_REPEAT comes back with both. */
+static void queue_rules(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const struct rules_marks *m)
+{
+	const struct rules_split split = { TABLE, CHAIN_UNLEASED, CHAIN_LOCAL, CHAIN_QUEUED };
+	struct nft_rule rule = nft_rule(TABLE, CHAIN_QUEUE);
+
+	goto_unleased(&rule, b);
+	rule = nft_rule(TABLE, CHAIN_UNLEASED);
+	rules_mark_is_set(&rule, m);
+	rules_mark_put(&rule, m, 0);
+	nft_rule_add(&rule, b, "egressd: marks of others");
+	rules_egress_split(b, &split, s);
 	if (s->needs_ct) {
-		rule = nft_rule(TABLE, chain);
-		nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
-		nft_bitwise(&rule, NFT_REG32_00, &s->mark_mask, &zero, sizeof(zero));
-		nft_cmp_u32(&rule, NFT_REG32_00, 0);
+		rule = nft_rule(TABLE, CHAIN_QUEUED);
 		nft_ct(&rule, NFT_CT_DIRECTION, NFT_REG32_00);
 		nft_cmp_u8(&rule, NFT_REG32_00, 1 /* IP_CT_DIR_REPLY */);
-		nft_meta(&rule, NFT_META_MARK, NFT_REG32_00);
-		nft_bitwise(&rule, NFT_REG32_00, &keep, &s->mark_mask, sizeof(keep));
-		nft_meta_set(&rule, NFT_META_MARK, NFT_REG32_00);
+		rules_mark_load(&rule);
+		rules_mark_put(&rule, m, m->mask);
 		nft_rule_add(&rule, b, "egressd: ct direction");
 	}
-	queue_rule(b, r, s, chain, 0);
-	if (s->needs_ct)
-		queue_rule(b, r, s, chain, s->mark_mask);
+	rule = nft_rule(TABLE, CHAIN_QUEUED);
+	queue_statement(&rule, r->flavour, s->queue_first, s->queue_count);
+	nft_rule_add(&rule, b, "egressd: queue");
 }
 
 static void keep_ct(struct nft_batch *b)
@@ -200,21 +211,6 @@ static void keep_ct(struct nft_batch *b)
 
 	nft_ct(&rule, NFT_CT_DIRECTION, NFT_REG32_00);
 	nft_rule_add(&rule, b, "egressd: ct kept");
-}
-
-/* A lease is of a pair, whatever the device; an exit's device may have rules of its own. */
-static void leases_and_exits(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const struct rules_marks *m)
-{
-	struct nft_rule rule = nft_rule(TABLE, CHAIN_QUEUE);
-
-	if (s->nexit_devices) {
-		rules_device_match(&rule, b, TABLE, s->device, s->nexit_devices);
-		nft_verdict(&rule, NFT_GOTO, CHAIN_QUEUED);
-		nft_rule_add(&rule, b, "egressd: exit devices");
-		queue_rules(b, r, s, CHAIN_QUEUED);
-	}
-	rules_lease_sets(b, TABLE);
-	rules_lease_fill(b, TABLE, s->needs_ct, m);
 }
 
 static void chains(struct nft_batch *b, bool ct)
@@ -231,14 +227,18 @@ static void chains(struct nft_batch *b, bool ct)
 	}
 }
 
-static int empty_old_chain(struct rules *r, struct nft_batch *b)
+static int empty_old_chains(struct rules *r, struct nft_batch *b)
 {
-	uint32_t use;
-	const int e = nft_chain_get(&r->keep, TABLE, CHAIN_OLD, &use);
+	for (size_t i = 0; i < ARRAY_SIZE(old_chain); i++) {
+		uint32_t use;
+		const int e = nft_chain_get(&r->keep, old_chain[i].table, old_chain[i].name, &use);
 
-	if (e == 0)
-		nft_chain_flush(b, TABLE, CHAIN_OLD, "chain of an older version");
-	return e == -ENOENT ? 0 : e;
+		if (e == 0)
+			nft_chain_flush(b, old_chain[i].table, old_chain[i].name, "chain of an older version");
+		else if (e != -ENOENT)
+			return e;
+	}
+	return 0;
 }
 
 static int remember_use(struct rules *r, const char **ret_what)
@@ -253,17 +253,23 @@ static int remember_use(struct rules *r, const char **ret_what)
 	return 0;
 }
 
-/* Sets older than their rules, see rules_keep.c: a table without chains harms nobody. */
-static int first_sets(struct rules *r, const struct rules_spec *spec, const char **ret_what)
+static void sets(struct rules *r, struct nft_batch *b, const struct rules_spec *spec, bool owned)
 {
-	struct nft_table_info info;
+	nft_table_add(b, TABLE, owned, "table egressd");
+	nft_table_add(b, TABLE_KEEP, false, "table egressd_keep");
+	rules_egress_sets(r, b, TABLE, spec);
+	rules_keep_sets(r, b, spec);
+}
+
+/* Sets older than their rules, see rules_egress.c: a table without chains harms nobody. */
+static int first_sets(struct rules *r, const struct rules_spec *spec, bool owned, const char **ret_what)
+{
 	struct nft_batch b;
 
-	if (nft_table_get(&r->keep, TABLE_KEEP, &info) != -ENOENT)
+	if (rules_egress_has_sets(r, TABLE) && rules_egress_has_sets(r, TABLE_KEEP))
 		return 0;
 	nft_batch_begin(&b, &r->owner);
-	nft_table_add(&b, TABLE_KEEP, false, "table egressd_keep");
-	rules_keep_sets(r, &b, spec);
+	sets(r, &b, spec, owned);
 	return nft_batch_commit(&b, ret_what);
 }
 
@@ -283,24 +289,22 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 		e = table_owned(r, &owned, ret_what);
 	if (e < 0)
 		return e;
-	e = first_sets(r, spec, ret_what);
+	e = first_sets(r, spec, owned, ret_what);
 	if (e < 0)
 		return e;
 	/* The owning socket may write both tables, so both change in the same instant [U1]. */
 	nft_batch_begin(&b, &r->owner);
-	nft_table_add(&b, TABLE, owned, "table egressd");
-	nft_table_add(&b, TABLE_KEEP, false, "table egressd_keep");
-	rules_keep_sets(r, &b, spec);
+	sets(r, &b, spec, owned);
 	chains(&b, spec->needs_ct);
-	e = empty_old_chain(r, &b);
+	e = empty_old_chains(r, &b);
 	if (e < 0)
 		nft_batch_fail(&b, e);
 	rules_keep_fill(&b, spec, &m);
 	if (spec->needs_ct)
 		keep_ct(&b);
 	if (spec->leases && r->leases)
-		leases_and_exits(&b, r, spec, &m);
-	queue_rules(&b, r, spec, CHAIN_QUEUE);
+		leases(&b, spec, &m);
+	queue_rules(&b, r, spec, &m);
 	e = nft_batch_commit(&b, ret_what);
 	if (e == 0)
 		e = remember_use(r, ret_what);

@@ -5,13 +5,14 @@
  * direction, not judged". `ct direction reply` sets the last before the queue, so that the worker learns who opened the
  * connection; every verdict sets JUDGED.
  *
- * Table egressd_keep (never owned, adopted) goes on while every process of ours is dead: postrouting -165 decides "is it
- *   egress?", counts all egress once and clears the two bits (what is not egress becomes JUDGED, so the queue chain lets
- *   it go); postrouting -151: what is neither LEASED nor JUDGED: counter unseen, per-pair unseen set, and with failure
- *   closed a drop; bits cleared for good. forward and output -10: the blocked sets (reject or drop).
+ * Table egressd_keep (never owned, adopted) goes on while every process of ours is dead. forward and output -10: bits that others
+ *   set are cleared, so that nobody comes with a verdict; the blocked sets (reject or drop). postrouting -151: LEASED and JUDGED
+ *   are counted as egress, bits cleared for good; what has neither and is egress: counted too, counter unseen, per-pair unseen
+ *   set, and with failure closed a drop.
  * Table egressd (owner flag when the kernel takes it): postrouting -155, queue chain: leases (rules_lease.h) accept what they pay
- *   for, the rest goes to native `queue`, else to the xt NFQUEUE target, balanced over the queues, with bypass. What leaves by an
- *   exit's device meets no lease. NF_REPEAT runs this chain alone again: a packet that waited may then pass on a new lease.
+ *   for; of the rest what is egress goes to native `queue`, else to the xt NFQUEUE target, balanced over the queues, with bypass.
+ *   What leaves by an exit's device meets no lease. NF_REPEAT runs this chain alone again: a packet that waited may then pass on a
+ *   new lease. A leased packet meets three chains, one lookup of its source, two of its pair, and nothing else of ours.
  *
  * All of it before -150, where mangle rules of others may set the whole mark: after that the bits are free again.
  * [U1] Atomic     each call is one netlink transaction: all of it or nothing (the very first apply: the sets, then the rest).
@@ -71,7 +72,8 @@ struct rules_flow {		/* one direction of a TCP, UDP, DCCP, SCTP or UDP-Lite conn
 };
 
 struct rules_counters {
-	uint64_t egress_packets, egress_bytes, unseen_packets, unseen_bytes;
+	uint64_t egress_packets, egress_bytes;	/* what left or was unseen; not what was refused */
+	uint64_t unseen_packets, unseen_bytes;
 };
 
 struct rules;				/* opaque: sockets, sequence numbers, probed features */

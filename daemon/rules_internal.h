@@ -4,15 +4,17 @@
 #include "nft_batch.h"
 #include "nft_set.h"
 #include "rules.h"
+#include "rules_class.h"
 #include "rules_lease.h"
 
 #define TABLE	   "egressd"
 #define TABLE_KEEP "egressd_keep"
-#define CHAIN_QUEUE "queue"
+#define CHAIN_QUEUE    "queue"
+#define CHAIN_UNLEASED "unleased"	/* what no lease has paid for */
+#define CHAIN_LOCAL    "local"
+#define CHAIN_QUEUED   "queued"		/* of that what is egress */
 
-#define CHAIN_QUEUED "queued"	/* what no lease is asked about */
-
-#define RULES_CHAINS 14
+#define RULES_CHAINS 15
 #define RULES_DEPLETED 1024
 
 struct rules {
@@ -42,13 +44,38 @@ struct rules_marks {
 	uint32_t mask, leased, judged;
 };
 
+/* rules_egress.c: which packets are egress, and the mark, for rules of either table. Sets of ranges must be older than the rules
+ * that use them: rules_keep_sets() and rules_egress_sets() come in a transaction before. */
+struct rules_split {
+	const char *table, *chain, *local_chain;	/* both begin with its rules */
+	const char *egress_chain;			/* where egress goes; the rest falls out of local_chain, or is accepted */
+};
+
+#define RULES_RANGES(n, type, len) { .name = n, .flags = NFT_SET_INTERVAL, .key_type = type, .key_len = len }
+#define RULES_RANGES4(n)	   RULES_RANGES(n, NFT_KEY_IPV4, 4)
+#define RULES_RANGES6(n)	   RULES_RANGES(n, NFT_KEY_IPV6, 16)
+
+void rules_egress_sets(struct rules *r, struct nft_batch *b, const char *table, const struct rules_spec *s);
+bool rules_egress_has_sets(struct rules *r, const char *table);
+void rules_range_set(struct rules *r, struct nft_batch *b, const char *table, const struct nft_set_spec set[2], bool v6,
+		     const struct rules_list *list, size_t nlists);
+void rules_egress_split(struct nft_batch *b, const struct rules_split *split, const struct rules_spec *s);
+/* Destinations in the set of the family go to the verdict. */
+void rules_daddr(struct nft_batch *b, const char *table, const char *chain, const struct nft_set_spec set[2], int verdict,
+		 const char *to);
+void rules_family(struct nft_rule *r, bool v6);
+/* Matches when the packet leaves by one of the devices; n is not 0. */
+void rules_device_match(struct nft_rule *r, struct nft_batch *b, const char *table, const char (*device)[16], size_t n);
+/* Our bits of the mark are that; are not 0. Then, or after rules_mark_load(), in the same rule: make them that. */
+void rules_mark_is(struct nft_rule *r, const struct rules_marks *m, uint32_t state);
+void rules_mark_is_set(struct nft_rule *r, const struct rules_marks *m);
+void rules_mark_load(struct nft_rule *r);
+void rules_mark_put(struct nft_rule *r, const struct rules_marks *m, uint32_t state);
+
 /* rules_keep.c: all rules of table egressd_keep, into chains that are there and empty. */
 void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m);
 /* Counters and sets, the address sets with what the policy says. */
 void rules_keep_sets(struct rules *r, struct nft_batch *b, const struct rules_spec *s);
-
-/* Matches when the packet leaves by one of the devices; n is not 0. */
-void rules_device_match(struct nft_rule *r, struct nft_batch *b, const char *table, const char (*device)[16], size_t n);
 
 /* rules_lease.c */
 void rules_lease_sets(struct nft_batch *b, const char *table);

@@ -116,13 +116,12 @@ void rules_lease_sets(struct nft_batch *b, const char *table)
 	}
 }
 
-/* The mark is not asked: what has an element is egress by its addresses alone, and nobody has judged it yet. */
+/* Nothing else is asked: what has an element is egress by its addresses alone, and nobody has judged it yet. */
 static struct nft_rule begin(const char *table, unsigned form)
 {
 	struct nft_rule r = nft_rule(table, CHAIN_QUEUE);
 
-	nft_meta(&r, NFT_META_NFPROTO, NFT_REG32_00);
-	nft_cmp_u8(&r, NFT_REG32_00, is_v6(form) ? NFPROTO_IPV6 : NFPROTO_IPV4);
+	rules_family(&r, is_v6(form));
 	return r;
 }
 
@@ -139,13 +138,10 @@ static void addresses(struct nft_rule *r, bool v6)
 
 static void finish(struct nft_rule *r, struct nft_batch *b, unsigned form, const struct rules_marks *m)
 {
-	const uint32_t keep = ~m->mask;
-
 	nft_object_of(r, map[form].name, NFT_REG32_00);
 	nft_lookup(r, set[form].name, 0, NFT_REG32_00);
-	nft_meta(r, NFT_META_MARK, NFT_REG32_12);
-	nft_bitwise(r, NFT_REG32_12, &keep, &m->leased, sizeof(keep));
-	nft_meta_set(r, NFT_META_MARK, NFT_REG32_12);
+	rules_mark_load(r);
+	rules_mark_put(r, m, m->leased);
 	nft_verdict(r, NF_ACCEPT, NULL);
 	nft_rule_add(r, b, "egressd: lease");
 }

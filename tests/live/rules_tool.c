@@ -4,7 +4,7 @@
  *	apply [inside=P,..] [exit=P,..] [protect=P,..] [dev=D,..] [mask=N] [queue=N] [queues=N] [ct] [closed]
  *	block|unblock pair|host reject|drop SRC DST|- [SECONDS]		counters  blocks  unseen  present  remove
  *	many N				one transaction of N pair blocks
- *	older				leaves a chain as an older version did, with a rule in it
+ *	older				leaves chains as older versions did, with a rule in each
  *	judge QUEUE [repeat]		a child answers the queue: JUDGED; `repeat` first sends each packet back once
  *	nojudge				ends it
  */
@@ -307,14 +307,20 @@ static int present(struct tool *t)
 
 static int older(struct tool *t)
 {
-	struct nft_rule rule = nft_rule(TABLE, "lease");
+	static const struct { const char *table, *chain; int32_t priority; } had[] = {
+		{ TABLE, "lease", -160 }, { TABLE_KEEP, "entry", -165 },
+	};
 	struct nft_batch b;
 	const char *what;
 
 	nft_batch_begin(&b, &t->rules->owner);
-	nft_base_chain_add(&b, TABLE, "lease", NF_INET_POST_ROUTING, -160, "older: chain");
-	nft_verdict(&rule, NF_ACCEPT, NULL);
-	nft_rule_add(&rule, &b, "older: rule");
+	for (size_t i = 0; i < ARRAY_SIZE(had); i++) {
+		struct nft_rule rule = nft_rule(had[i].table, had[i].chain);
+
+		nft_base_chain_add(&b, had[i].table, had[i].chain, NF_INET_POST_ROUTING, had[i].priority, "older: chain");
+		nft_verdict(&rule, NF_ACCEPT, NULL);
+		nft_rule_add(&rule, &b, "older: rule");
+	}
 	return nft_batch_commit(&b, &what);
 }
 
