@@ -108,7 +108,9 @@ static uint32_t add_device(char (*to)[16], uint32_t n, uint32_t max, const char 
 
 static void read_counters(struct engine *e);
 
-static int apply(struct engine *e, const struct engine_policy *p, const char **ret_what)
+/* All of it, or as far as the policy asks for other rules than those that were put in: a transaction waits for grace periods of the
+ * kernel. */
+static int apply(struct engine *e, const struct engine_policy *p, bool all, const char **ret_what)
 {
 	static char device[CONFIG_DEVICES + POLICY_EXITS * POLICY_IFACES][16];
 	const struct config_role *outside = &e->config.role[0];
@@ -144,6 +146,10 @@ static int apply(struct engine *e, const struct engine_policy *p, const char **r
 		exit_host[i] = p->view.exit_prefix[i].prefix;
 	s.device = (const char(*)[16])device;
 	s.ndevices = n;
+	if (!all && rules_are(e->rules, &s)) {
+		free(exit_host);
+		return 0;
+	}
 	read_counters(e);	/* counters that are gone must be missed now: new ones may soon say more than the old did */
 	r = rules_apply(e->rules, &s, &e->flavour, ret_what);
 	free(exit_host);
@@ -161,7 +167,7 @@ static int apply(struct engine *e, const struct engine_policy *p, const char **r
 void enforce_rules(struct engine *e)
 {
 	const char *what = "";
-	int r = apply(e, e->policy, &what);
+	int r = apply(e, e->policy, true, &what);
 
 	e->rules_due = r < 0;
 	if (r < 0) {
@@ -185,7 +191,7 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 	resolve_ifaces(e, p);
 	p->version = version;
 	p->no = ++e->next_no;
-	r = rules_stand ? 0 : apply(e, p, &what);	/* first: it is atomic and may fail, what follows cannot */
+	r = rules_stand ? 0 : apply(e, p, e->rules_due, &what);	/* first: it is atomic and may fail, what follows cannot */
 	if (r < 0) {
 		snprintf(why, 200, "kernel rules: %s: %s", what, strerror(-r));
 		policy_free(p);

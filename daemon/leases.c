@@ -272,7 +272,12 @@ void leases_review(struct engine *e)
 
 int leases_due_ms(const struct engine *e)
 {
-	return e->leases->forget == FORGET_SOON ? 0 : e->leases->quiet ? QUIET_MS : -1;
+	const struct leases *s = e->leases;
+	const uint64_t now = clock_mono().ns;
+
+	if (s->forget == FORGET_SOON)
+		return s->forget_ns > now ? (int)((s->forget_ns - now) / NS_PER_MS) + 1 : 0;
+	return s->quiet ? QUIET_MS : -1;
 }
 
 /* ---- the second ---- */

@@ -7,7 +7,8 @@
 #include "leases_internal.h"
 #include "log.h"
 
-#define DUMP_FROM 32		/* leases to settle: one dump is cheaper than that many questions */
+#define DUMP_FROM    32			/* leases to settle: one dump is cheaper than that many questions */
+#define FORGET_AFTER (20 * NS_PER_MS)	/* thousands of objects keep a processor busy that the answer's way needs */
 
 bool lease_is_open(const struct engine *e, uint32_t slot)
 {
@@ -27,7 +28,8 @@ struct rules_lease lease_in_kernel(const struct engine *e, uint32_t slot)
 
 static void settle(struct engine *e, uint32_t slot, uint64_t packets, uint64_t bytes, struct mono now)
 {
-	const uint64_t beyond = lease_settle(&e->judge, slot, bytes, packets, now);
+	const uint64_t beyond = e->leases->closing ? lease_settle_last(&e->judge, slot, bytes, packets, now) :
+						     lease_settle(&e->judge, slot, bytes, packets, now);
 
 	if (!beyond)
 		return;
@@ -121,8 +123,10 @@ void leases_end_all(struct engine *e)
 	s->nwant = s->nending = 0;
 	r = rules_lease_end_all(e->rules);
 	rules_lease_grace();
+	s->closing = true;
 	if (r == 0)
 		r = leases_settle(e);
+	s->closing = false;
 	if (r < 0 && r != -ENOENT) {
 		failed(e, r);
 		return;
@@ -144,6 +148,7 @@ void leases_end_all(struct engine *e)
 	}
 	s->due = s->inherited = false;
 	s->forget = FORGET_SOON;
+	s->forget_ns = now.ns + FORGET_AFTER;
 	recalled(e, n);
 }
 
@@ -156,6 +161,8 @@ bool leases_forget(struct engine *e)
 		return false;
 	if (s->forget == FORGET_NONE)
 		return true;
+	if (clock_mono().ns < s->forget_ns)
+		return false;
 	r = rules_lease_forget_all(e->rules);
 	s->forget = r < 0 && r != -ENOENT ? FORGET_FAILED : FORGET_NONE;
 	if (s->forget == FORGET_FAILED) {

@@ -26,9 +26,11 @@ struct leases {
 	unsigned nending;
 	unsigned nforeign;	/* elements that are no lease of ours, in the last dump, and what passed by them */
 	uint64_t foreign_bytes;
+	bool closing;		/* the dump under way is of leases that have all ended */
 	bool inherited;		/* those that are open were an engine's before this one */
 	bool due;		/* an end of all has not succeeded yet: none is granted, and it is tried each second */
-	enum { FORGET_NONE, FORGET_SOON, FORGET_FAILED } forget;	/* ended leases' counters and quotas are in the kernel yet */
+	enum { FORGET_NONE, FORGET_SOON, FORGET_FAILED } forget;	/* ended leases' elements, counters and quotas are in the kernel yet */
+	uint64_t forget_ns;	/* not before */
 	bool quiet;		/* hints came to nothing: the workers wake us no more, and we look when due */
 	unsigned hints;		/* taken in this round */
 	uint64_t granted;	/* rounds that gave something, ever */
@@ -44,7 +46,7 @@ int lease_settle_now(struct engine *e, uint32_t slot, struct mono now) MUST_CHEC
 void leases_add_end(struct engine *e, uint32_t slot);
 void leases_add_account(struct engine *e, uint32_t account);	/* it ran short, or is about to: all that it pays for, and none for a second */
 void leases_end(struct engine *e);	/* those that were added */
-/* What an end of all left, thousands of objects: not while somebody waits for its answer, but before anything is granted or read.
+/* What an end of all left, thousands of elements and objects: not while somebody waits for its answer, but before anything is granted or read.
  * False: not yet, nor may that. */
 bool leases_forget(struct engine *e);
 void lease_drop(struct engine *e, uint32_t slot);	/* nothing is out on it */

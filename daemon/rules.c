@@ -24,9 +24,11 @@
  * stay, without rules: taking a base chain away drops what waits in the queues. */
 static const struct { const char *table, *name; } old_chain[] = { { TABLE, "lease" }, { TABLE_KEEP, "entry" } };
 
+#define QUEUE 0		/* of rules_chain */
+
 /* Every priority lies before -150, where mangle tables of others may set the whole mark. */
 const struct rules_chain rules_chain[RULES_CHAINS] = {
-	{ TABLE, CHAIN_QUEUE, -155, NF_INET_POST_ROUTING },
+	[QUEUE] = { TABLE, CHAIN_QUEUE, -155, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "exit", -151, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "forward", -10, NF_INET_FORWARD },
 	{ TABLE_KEEP, "output", -10, NF_INET_LOCAL_OUT },
@@ -72,6 +74,7 @@ struct rules *rules_close(struct rules *r)
 		rules_watch_done(r);
 		nft_sock_done(&r->owner);
 		nft_sock_done(&r->keep);
+		free(r->spec);
 		free(r);
 	}
 	return NULL;
@@ -176,18 +179,24 @@ static void leases(struct nft_batch *b, const struct rules_spec *s, const struct
 		rules_device_match(&rule, b, TABLE, s->device, s->nexit_devices);
 		goto_unleased(&rule, b);
 	}
-	rules_lease_sets(b, TABLE);
 	rules_lease_fill(b, TABLE, s->needs_ct, m);
+}
+
+static void ask_and_go_on(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const struct rules_marks *m)
+{
+	struct nft_rule rule = nft_rule(TABLE, CHAIN_QUEUE);
+
+	if (s->leases && r->leases && !r->held)
+		leases(b, s, m);
+	goto_unleased(&rule, b);
 }
 
 /* Egress is asked about, whatever its mark says: others may have set our bits since the gates, and NF_REPEAT comes back with both. */
 static void queue_rules(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const struct rules_marks *m)
 {
 	const struct rules_split split = { TABLE, CHAIN_UNLEASED, CHAIN_LOCAL, CHAIN_QUEUED };
-	struct nft_rule rule = nft_rule(TABLE, CHAIN_QUEUE);
+	struct nft_rule rule = nft_rule(TABLE, CHAIN_UNLEASED);
 
-	goto_unleased(&rule, b);
-	rule = nft_rule(TABLE, CHAIN_UNLEASED);
 	rules_mark_is_set(&rule, m);
 	rules_mark_put(&rule, m, 0);
 	nft_rule_add(&rule, b, "egressd: marks of others");
@@ -241,16 +250,19 @@ static int empty_old_chains(struct rules *r, struct nft_batch *b)
 	return 0;
 }
 
+static int remember_use_of(struct rules *r, size_t i)
+{
+	return nft_chain_get(&r->keep, rules_chain[i].table, rules_chain[i].name, &r->use[i]);
+}
+
 static int remember_use(struct rules *r, const char **ret_what)
 {
-	for (size_t i = 0; ours(&rules_chain[i]); i++) {
-		const int e = nft_chain_get(&r->keep, rules_chain[i].table, rules_chain[i].name, &r->use[i]);
+	int e = 0;
 
-		*ret_what = "reading the chains back";
-		if (e < 0)
-			return e;
-	}
-	return 0;
+	*ret_what = "reading the chains back";
+	for (size_t i = 0; e == 0 && ours(&rules_chain[i]); i++)
+		e = remember_use_of(r, i);
+	return e;
 }
 
 static void sets(struct rules *r, struct nft_batch *b, const struct rules_spec *spec, bool owned)
@@ -273,14 +285,99 @@ static int first_sets(struct rules *r, const struct rules_spec *spec, bool owned
 	return nft_batch_commit(&b, ret_what);
 }
 
+static struct rules_marks marks_of(const struct rules_spec *s)
+{
+	const uint32_t low = s->mark_mask & -s->mark_mask;
+
+	return (struct rules_marks){ .mask = s->mark_mask, .leased = low, .judged = s->mark_mask & ~low };
+}
+
+int rules_ask_leases(struct rules *r, bool ask)
+{
+	const struct rules_marks m = marks_of(r->spec);
+	struct nft_batch b;
+	const char *what;
+	int e;
+
+	r->held = !ask;
+	nft_batch_begin(&b, &r->owner);
+	nft_chain_flush(&b, TABLE, CHAIN_QUEUE, "asking leases");
+	ask_and_go_on(&b, r, r->spec, &m);
+	e = nft_batch_commit(&b, &what);
+	return e == 0 ? remember_use_of(r, QUEUE) : e;
+}
+
+/* ---- what was applied ---- */
+
+#define LISTS 4
+
+static void lists(const struct rules_spec *s, const void *list[LISTS], size_t len[LISTS])
+{
+	list[0] = s->inside;
+	len[0] = s->ninside * sizeof(*s->inside);
+	list[1] = s->exit_host;
+	len[1] = s->nexit_host * sizeof(*s->exit_host);
+	list[2] = s->protect;
+	len[2] = s->nprotect * sizeof(*s->protect);
+	list[3] = s->device;
+	len[3] = s->ndevices * sizeof(*s->device);
+}
+
+/* NULL: no memory, and so the next is not known to be the same. */
+static struct rules_spec *copy_of(const struct rules_spec *s)
+{
+	struct rules_spec *c;
+	const void *list[LISTS];
+	size_t len[LISTS], all = sizeof(*s);
+	uint8_t *to;
+
+	lists(s, list, len);
+	for (size_t i = 0; i < LISTS; i++)
+		all += len[i];
+	c = malloc(all);
+	if (!c)
+		return NULL;
+	*c = *s;
+	to = (uint8_t *)(c + 1);
+	c->inside = (const struct prefix *)to;
+	c->exit_host = (const struct prefix *)(to + len[0]);
+	c->protect = (const struct prefix *)(to + len[0] + len[1]);
+	c->device = (const char(*)[16])(to + len[0] + len[1] + len[2]);
+	for (size_t i = 0; i < LISTS; i++) {
+		if (len[i])
+			memcpy(to, list[i], len[i]);
+		to += len[i];
+	}
+	return c;
+}
+
+bool rules_are(const struct rules *r, const struct rules_spec *s)
+{
+	const struct rules_spec *a = r->spec;
+	const void *list[2][LISTS];
+	size_t len[2][LISTS];
+
+	if (!a || a->mark_mask != s->mark_mask || a->queue_first != s->queue_first || a->queue_count != s->queue_count ||
+	    a->failure_closed != s->failure_closed || a->needs_ct != s->needs_ct || a->leases != s->leases ||
+	    a->nexit_devices != s->nexit_devices)
+		return false;
+	lists(a, list[0], len[0]);
+	lists(s, list[1], len[1]);
+	for (size_t i = 0; i < LISTS; i++)
+		if (len[0][i] != len[1][i] || (len[0][i] && memcmp(list[0][i], list[1][i], len[0][i]) != 0))
+			return false;
+	return true;
+}
+
 int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour, const char **ret_what)
 {
-	const uint32_t low = spec->mark_mask & -spec->mark_mask, high = spec->mark_mask & ~low;
-	const struct rules_marks m = { .mask = spec->mark_mask, .leased = low, .judged = high };
+	const struct rules_marks m = marks_of(spec);
 	struct nft_batch b;
 	bool owned = false;
 	int e;
 
+	free(r->spec);
+	r->spec = NULL;
 	*ret_what = "mark_mask or queues";
 	if (__builtin_popcount(spec->mark_mask) != 2 || !spec->queue_count)
 		return -EINVAL;
@@ -303,14 +400,17 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	if (spec->needs_ct)
 		keep_ct(&b);
 	if (spec->leases && r->leases)
-		leases(&b, spec, &m);
+		rules_lease_sets(&b, TABLE);
+	ask_and_go_on(&b, r, spec, &m);
 	queue_rules(&b, r, spec, &m);
 	e = nft_batch_commit(&b, ret_what);
 	if (e == 0)
 		e = remember_use(r, ret_what);
-	if (e == 0)
-		*ret_flavour = r->flavour;
-	return e;
+	if (e < 0)
+		return e;
+	*ret_flavour = r->flavour;
+	r->spec = copy_of(spec);
+	return 0;
 }
 
 int rules_counters(struct rules *r, struct rules_counters *ret)

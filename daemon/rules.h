@@ -88,6 +88,9 @@ struct rules *rules_close(struct rules *r);
 int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour,
 		const char **ret_what) MUST_CHECK;
 
+/* The last apply that succeeded was of that very spec. What others did to the rules since is rules_disturbed()'s to tell. */
+bool rules_are(const struct rules *r, const struct rules_spec *spec);
+
 /* Whether the kernel can lease; known after the first apply. */
 bool rules_leases(const struct rules *r);
 

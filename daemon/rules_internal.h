@@ -22,10 +22,12 @@ struct rules {
 	enum rules_flavour flavour;	/* 0: not probed */
 	bool owner_flag;		/* the kernel knows it */
 	uint32_t use[RULES_CHAINS];	/* of each chain after the last apply; 0: not applied */
+	struct rules_spec *spec;	/* of the last apply, with a copy of its lists behind it; NULL: not applied */
 	int watch_fd;			/* open while watch_buf is there */
 	char *watch_buf;
 	bool disturbed;			/* by a transaction whose end is still to come */
 	bool leases;			/* the kernel knows maps to quotas */
+	bool held;			/* the queue chain asks no lease: those in the maps have ended */
 	size_t ndepleted;		/* what is beyond the room is found by the worker that gets its packets */
 	struct rules_lease depleted[RULES_DEPLETED];
 };
@@ -76,6 +78,9 @@ void rules_mark_put(struct nft_rule *r, const struct rules_marks *m, uint32_t st
 void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const struct rules_marks *m);
 /* Counters and sets, the address sets with what the policy says. */
 void rules_keep_sets(struct rules *r, struct nft_batch *b, const struct rules_spec *s);
+
+/* rules.c: whether the queue chain asks leases, by the spec that was applied, which must be there. */
+int rules_ask_leases(struct rules *r, bool ask) MUST_CHECK;
 
 /* rules_lease.c */
 void rules_lease_sets(struct nft_batch *b, const char *table);

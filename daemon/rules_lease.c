@@ -243,9 +243,10 @@ static int clear(struct rules *r, const struct nft_set_spec *of)
 	return 0;
 }
 
+/* By one rule, however many they are: thousands of elements take 20 ms, and nobody is to wait for them. */
 int rules_lease_end_all(struct rules *r)
 {
-	return clear(r, map);
+	return r->spec ? rules_ask_leases(r, false) : clear(r, map);
 }
 
 struct doomed {
@@ -266,8 +267,10 @@ static int doom(void *ctx, const char *quota)
 
 int rules_lease_forget_all(struct rules *r)
 {
-	int e = clear(r, set);
+	int e = clear(r, map);
 
+	if (e == 0)
+		e = clear(r, set);
 	while (e == 0) {
 		struct doomed d = { .n = 0 };
 		const char *what;
@@ -277,11 +280,16 @@ int rules_lease_forget_all(struct rules *r)
 		e = nft_quota_dump(&r->keep, TABLE, doom, &d);
 		if (e < 0 || d.n == 0) {
 			nft_batch_drop(&d.batch);
-			return e == -ENOENT ? 0 : e;
+			break;
 		}
 		e = nft_batch_commit(&d.batch, &what);
 	}
-	return e;
+	if (e == -ENOENT)
+		e = 0;
+	if (e < 0 || !r->held)
+		return e;
+	r->held = false;
+	return r->spec ? rules_ask_leases(r, true) : 0;
 }
 
 void rules_lease_grace(void)

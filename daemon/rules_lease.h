@@ -39,8 +39,8 @@ int rules_lease_put(struct rules *r, const struct rules_lease *v, size_t n) MUST
 int rules_lease_end(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* -ENOENT: one was not there, none is ended */
 int rules_lease_forget(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* counters and objects */
 
-/* All of them, whatever is there; no table of ours is no error. */
-int rules_lease_end_all(struct rules *r) MUST_CHECK;
+/* All of them, whatever is there: the queue chain asks no lease, until they are forgotten, elements, counters and objects. */
+int rules_lease_end_all(struct rules *r) MUST_CHECK;	/* -ENOENT: no chain of ours */
 int rules_lease_forget_all(struct rules *r) MUST_CHECK;
 
 /* Every packet that was amid the rules has left them (membarrier(2), an RCU grace period of the kernel: 5 ms, 20 at most here). */

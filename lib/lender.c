@@ -346,9 +346,8 @@ bool lease_stands(struct judge *j, uint32_t slot, uint64_t grant, struct mono no
 	return false;
 }
 
-uint64_t lease_settle(struct judge *j, uint32_t slot, uint64_t bytes, uint64_t packets, struct mono now)
+static uint64_t passed(struct lease *l, uint64_t bytes, uint64_t packets)
 {
-	struct lease *l = &j->area.lease[slot];
 	uint64_t beyond = 0;
 
 	if (bytes <= l->settled)
@@ -359,7 +358,22 @@ uint64_t lease_settle(struct judge *j, uint32_t slot, uint64_t bytes, uint64_t p
 	}
 	put(&l->packets, packets);
 	put(&l->settled, bytes);
+	return beyond;
+}
+
+uint64_t lease_settle(struct judge *j, uint32_t slot, uint64_t bytes, uint64_t packets, struct mono now)
+{
+	const uint64_t beyond = passed(&j->area.lease[slot], bytes, packets);
+
 	catch_up(j, slot, now);
+	return beyond;
+}
+
+uint64_t lease_settle_last(struct judge *j, uint32_t slot, uint64_t bytes, uint64_t packets, struct mono now)
+{
+	const uint64_t beyond = passed(&j->area.lease[slot], bytes, packets);
+
+	lease_close(j, slot, now);
 	return beyond;
 }
 

@@ -61,6 +61,8 @@ uint64_t lease_settle(struct judge *j, uint32_t slot, uint64_t bytes, uint64_t p
 
 /* The kernel passes nothing on it any more and what it passed is settled: the rest is returned. */
 void lease_close(struct judge *j, uint32_t slot, struct mono now);
+/* Both in one step, by its last count. */
+uint64_t lease_settle_last(struct judge *j, uint32_t slot, uint64_t bytes, uint64_t packets, struct mono now);
 /* The kernel's object is gone, and with it the count: all that was granted counts as passed. Returns bytes assumed. */
 uint64_t lease_lost(struct judge *j, uint32_t slot, struct mono now);
 /* Closed or lost: forget it; its generation is never used again. */
