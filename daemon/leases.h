@@ -6,7 +6,7 @@
  * [M2] Worth it    a pair gets one when LEASE_S seconds of its rate are LEASE_MIN at least: 13 kB/s. What a lease costs (about 10 us
  *                  in its life and 1 us a second) is what 5 packets in the queue cost.
  * [M3] Ends        at once: policy, decision or block that concerns it, an account that runs short. At the second's look: what is
- *                  spent, whose allow or contract has run out, what others tampered with, what rules pay although a contract has room
+ *                  spent, whose allow or contract ends within LEASE_LAST_S, what others tampered with, what rules pay although a contract has room
  *                  again, or has had 30 s of its rate and more out for 10 s (idle ones are that).
  * [M4] Held        packets of an account that runs short while credit is out wait for the recall, LEASE_HOLD_MS at most, and are judged
  *                  again (NF_REPEAT); their ids are in the area, so a killed engine's successor repeats them. A recall that takes

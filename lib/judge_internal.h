@@ -45,6 +45,8 @@ void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now
 /* Under the lock: its next rev, now. */
 void ledger_tell(struct judge *j, uint32_t slot, struct mono now);
 void ledger_unblock(struct judge *j, uint32_t slot, struct mono now);
+/* Under the lock: its time (a decision's, a contract's) is over within s seconds. False: it has none, or it is over already. */
+bool ledger_ends_within(struct judge *j, uint32_t slot, uint64_t s, struct mono now);
 void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now);
 /* Under the lock: what passed on a lease has been added, or credit has come or gone. A threshold that it reached is told. */
 void ledger_leased(struct judge *j, uint32_t slot, struct mono now);

@@ -66,6 +66,14 @@ static bool expired(const struct judge *j, const struct policy_rule *r, struct m
 	       (int64_t)mono_s(now) + j->wall_offset_s >= r->until;
 }
 
+bool ledger_ends_within(struct judge *j, uint32_t slot, uint64_t s, struct mono now)
+{
+	const struct account_cold *c = &j->area.account_cold[slot];
+	const struct mono then = mono_add_s(now, s);
+
+	return (now.ns < c->grant_until_ns && c->grant_until_ns <= then.ns) || expired(j, ledger_rule(j, slot), then);
+}
+
 void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now)
 {
 	struct account *a = &j->area.account[slot];

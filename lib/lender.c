@@ -216,13 +216,13 @@ static uint64_t headroom(struct judge *j, uint32_t slot, struct mono now)
 	return cap > spent ? cap - spent : 0;
 }
 
-/* Ran short a moment ago: the account lends nothing now. */
+/* Ran short a moment ago, or its time is almost over: the account lends nothing now. */
 static bool rests(struct judge *j, uint32_t slot, struct mono now)
 {
 	bool r;
 
 	account_lock(&j->area.account[slot]);
-	r = now.ns < j->area.account_cold[slot].rest_until_ns;
+	r = now.ns < j->area.account_cold[slot].rest_until_ns || ledger_ends_within(j, slot, LEASE_LAST_S, now);
 	account_unlock(&j->area.account[slot]);
 	return r;
 }
@@ -412,13 +412,15 @@ void lease_free(struct judge *j, uint32_t slot)
 static bool pays_no_more(struct judge *j, uint32_t account, struct mono now)
 {
 	struct account *a = &j->area.account[account];
+	bool over;
 
 	if (atomic_load_explicit(&a->state, memory_order_relaxed) & ACCOUNT_BLOCKED)
 		return true;
 	account_lock(a);
 	ledger_refresh(j, account, ledger_rule(j, account), now);
+	over = ledger_ends_within(j, account, LEASE_LAST_S, now);
 	account_unlock(a);
-	return atomic_load_explicit(&a->cap, memory_order_relaxed) <
+	return over || atomic_load_explicit(&a->cap, memory_order_relaxed) <
 	       atomic_load_explicit(&a->spent, memory_order_relaxed) + 1;
 }
 

@@ -12,7 +12,8 @@
  *                      lease_stands() is asked after every worker ended its batch and before the kernel is told.
  * [Z3] Size            at most 1/LEASE_SHARE of the tightest account's headroom, at most LEASE_S seconds of the pair's rate (what it
  *                      still has included), never below LEASE_MIN nor what lasts LEASE_LEAST_MS; nothing for LEASE_REST_S from
- *                      an account that ran short, so that the end of a budget is judged packet by packet.
+ *                      an account that ran short or whose time ends in LEASE_LAST_S (an allow's, a contract's), so that the end
+ *                      of a budget and of its time is judged packet by packet.
  * [Z4] Nothing lost    after lease_close() all that was not settled is returned: passed + outstanding = charged at every step
  *                      (area_check() looks).
  * [Z5] Crash           a kill after any instruction: lease_recover() leaves every account as if the step was done or not begun. One
@@ -68,7 +69,7 @@ uint64_t lease_lost(struct judge *j, uint32_t slot, struct mono now);
 /* Closed or lost: forget it; its generation is never used again. */
 void lease_free(struct judge *j, uint32_t slot);
 
-/* Should not go on: an account is blocked, has nothing left, its decision or contract is over, or rules pay for it although a
+/* Should not go on: an account is blocked, has nothing left, its decision or contract is over in LEASE_LAST_S, or rules pay for it although a
  * contract of the pair has room again [Z6]. */
 bool lease_is_spent(struct judge *j, uint32_t slot, struct mono now);
 bool lease_pays(const struct area *a, uint32_t slot, uint32_t account);

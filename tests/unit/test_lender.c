@@ -396,6 +396,52 @@ static void raised_by_others(void **state)
 	sane();
 }
 
+/* The last seconds of an allow and of a contract are judged packet by packet: nothing passes on a lease after them. */
+static void not_beyond_its_time(void **state)
+{
+	static const char contract[] = "contracts:\n  - {name: backup, from: 10.0.0.0/8, to: outside, budget: {per: pair, 24h: 20MB}, "
+				       "until: 1970-01-05, owner: x}\n" PAIR_RULE;
+	struct area_dynamic allow = { .uid = 11, .budget = 30 * MB, .id = "a" };
+	struct lease_hint h;
+	uint32_t slot, near;
+
+	(void)state;
+	begin(PAIR_RULE, plain);
+	assert_int_equal(addr_parse(server, &allow.src.addr), 0);
+	assert_int_equal(addr_parse(outside, &allow.dst.addr), 0);
+	allow.src.len = allow.dst.len = 128;
+	allow.until_ns = mono_add_s(w.now, 60).ns;
+	assert_int_equal(judge_allow(&w.j, &allow, w.now), 0);
+	assert_true(send_as(server, outside, 1000, plain));
+	slot = opened(0);
+	assert_true(lease_grant(&w.j, slot, MB, w.now, &near) > 0);
+	w.now = mono_add_s(w.now, 60 - LEASE_LAST_S - 1);
+	assert_false(lease_is_spent(&w.j, slot, w.now));
+	w.now = mono_add_s(w.now, 1);
+	assert_true(lease_is_spent(&w.j, slot, w.now));
+	assert_int_equal(lease_grant(&w.j, slot, 100 * MB, w.now, &near), 0);
+	lease_close(&w.j, slot, w.now);
+	lease_free(&w.j, slot);
+	assert_int_equal(all_outstanding(), 0);
+	assert_true(send_as(server, outside, 1000, plain));	/* it pays to its end */
+	assert_int_equal(total_of("pair"), 1000);
+	sane();
+
+	begin(contract, plain);
+	h = hint_of(0);
+	w.j.wall_offset_s = 5 * 86400 - 10 - (int64_t)mono_s(w.now);
+	slot = opened(0);
+	assert_true(lease_grant(&w.j, slot, MB, w.now, &near) > 0);
+	w.now = mono_add_s(w.now, 10 - LEASE_LAST_S - 1);
+	assert_false(lease_is_spent(&w.j, slot, w.now));
+	w.now = mono_add_s(w.now, 1);
+	assert_true(lease_is_spent(&w.j, slot, w.now));
+	lease_close(&w.j, slot, w.now);
+	lease_free(&w.j, slot);
+	assert_int_equal(lease_open(&w.j, &h, w.now, &slot), -ENOENT);
+	sane();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -404,7 +450,7 @@ int main(void)
 		cmocka_unit_test(one_contract_pays), cmocka_unit_test(a_contract_first), cmocka_unit_test(an_alert_by_lease),
 		cmocka_unit_test(not_by_an_exit), cmocka_unit_test(between), cmocka_unit_test(none_where_blocked_by_hand),
 		cmocka_unit_test(by_service),
-		cmocka_unit_test(step_after_a_kill), cmocka_unit_test(raised_by_others),
+		cmocka_unit_test(step_after_a_kill), cmocka_unit_test(raised_by_others), cmocka_unit_test(not_beyond_its_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
