@@ -2,6 +2,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
@@ -282,6 +283,18 @@ static void second(struct engine *e)
 		tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
 }
 
+/* Every lease has ended and nothing comes any more: what was charged has passed, nothing is out. */
+static void add_up(const struct engine *e)
+{
+	const uint64_t out = leases_outstanding(e);
+	const char *why = "";
+
+	if (area_check(&e->area, &why) < 0)
+		log_error("sums do not add up at the end: %s", why);
+	if (out)
+		log_error("sums do not add up at the end: %" PRIu64 " bytes are out on leases that have ended", out);
+}
+
 /* Asked to stop: the rules leave while the workers still answer, so that what waits in the queues is judged, not dropped. */
 static void leave(struct engine *e)
 {
@@ -293,6 +306,7 @@ static void leave(struct engine *e)
 		log_error("rules left in the kernel: %s", strerror(-r));
 	atomic_store_explicit(&e->area.h->rules_in, 0, memory_order_relaxed);
 	usleep(100000);
+	add_up(e);
 }
 
 static void run(struct engine *e, int timer, int sigfd)

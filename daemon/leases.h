@@ -53,3 +53,4 @@ void leases_second(struct engine *e);
 void leases_end_all(struct engine *e);		/* policy, decisions, stop, a table that was removed; at start [M5] */
 void leases_end_between(struct engine *e, const struct prefix *src, const struct prefix *dst);	/* a decision; dst of length 0: anywhere */
 void leases_end_spent(struct engine *e);	/* accounts were blocked */
+uint64_t leases_outstanding(const struct engine *e);	/* of all accounts */

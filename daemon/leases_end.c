@@ -267,3 +267,13 @@ void leases_end_between(struct engine *e, const struct prefix *src, const struct
 			leases_add_end(e, i);
 	leases_end(e);
 }
+
+uint64_t leases_outstanding(const struct engine *e)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < e->area.h->accounts; i++)
+		if (table_is_full(&e->area.accounts, i))
+			n += e->area.account_cold[i].outstanding;
+	return n;
+}
