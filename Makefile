@@ -84,8 +84,13 @@ $(call prog,$(fuzz_src)): $B/%: $B/%.o $B/libdaemon.a $B/libegress.a
 	$(Q)$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< $B/libdaemon.a $B/libegress.a $(LDLIBS)
 fuzz: $(call prog,$(fuzz_src))
 
-check: all unit torture live
-	$(Q)tests/run $B
+# The torture tests under the thread sanitizer, where the compiler has one.
+race:
+	$(Q)if echo 'int main(void) { return 0; }' | $(CC) -fsanitize=thread -o /dev/null -x c - 2>/dev/null; then \
+		$(MAKE) --no-print-directory SAN=thread torture; fi
+
+check: all unit torture live race
+	$(Q)TESTS_RACE=build-thread$(BSUF) tests/run $B
 
 # Live tests under Debian's stock kernel in qemu; VM_TESTS: names from tests/live.
 check-vm: all live
@@ -121,7 +126,7 @@ uninstall:
 clean:
 	rm -rf build build-*
 
-.PHONY: all unit torture benches live fuzz check check-vm demo bench install uninstall clean
+.PHONY: all unit torture race benches live fuzz check check-vm demo bench install uninstall clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 -include $(shell [ -d $B ] && find $B -name '*.d')

@@ -1,4 +1,4 @@
-/* engine.c - the engine's main thread: start, commands, the second's work. See engine.h. */
+/* engine.c - the engine's main thread: start, the second's work, the end. See engine.h. */
 #include "engine.h"
 
 #include <errno.h>
@@ -65,183 +65,6 @@ static int wake(void *ctx)
 	return eventfd_write(e->wake, 1) < 0 ? -errno : 0;
 }
 
-/* ---- to the supervisor and the relay ---- */
-
-static void tell(int sock, uint16_t kind, uint64_t token, int32_t result, uint32_t count, const char *text, int fd)
-{
-	struct proto_msg m = { .magic = PROTO_MAGIC, .kind = kind, .token = token };
-
-	m.u.reply.result = result;
-	m.u.reply.count = count;
-	snprintf(m.u.reply.text, sizeof(m.u.reply.text), "%s", text);
-	if (proto_send(sock, &m, fd) < 0)
-		log_warning("message %u to %s not sent: %s", kind, sock == FD_SUPER ? "supervisor" : "relay", strerror(errno));
-}
-
-static void keep_policy(struct engine *e)
-{
-	struct proto_msg m = { .magic = PROTO_MAGIC, .kind = PROTO_KEEP_POLICY };
-
-	m.u.policy.version = e->policy->version;
-	m.u.policy.size = (uint32_t)e->policy->size;
-	if (proto_send(FD_SUPER, &m, e->policy->fd) < 0)
-		log_warning("policy not handed to the supervisor: %s; an engine restart will wait for the relay", strerror(errno));
-}
-
-static void become_ready(struct engine *e)
-{
-	if (e->ready)
-		return;
-	e->ready = true;
-	enforce_look_back(e);
-	if (e->flavour == RULES_XT_NFQUEUE && atomic_load_explicit(&e->area.h->engine_starts, memory_order_relaxed) == 1)
-		log_notice("this kernel has no nft queue statement; the xt NFQUEUE target does the same");
-	tell(FD_SUPER, PROTO_READY, 0, 0, 0, "", -1);
-}
-
-/* ---- commands ---- */
-
-static struct area_dynamic dynamic_of(const struct proto_decision *d, struct mono now)
-{
-	struct area_dynamic x = { .src = d->src, .dst = d->dst, .budget = d->budget };
-
-	snprintf(x.id, sizeof(x.id), "%s", d->id);
-	snprintf(x.author, sizeof(x.author), "%s", d->author);
-	snprintf(x.reason, sizeof(x.reason), "%s", d->reason);
-	x.uid = hash_uid(x.id, strlen(x.id));
-	x.since_ns = now.ns;
-	x.until_ns = mono_add_s(now, d->ttl_s).ns;
-	return x;
-}
-
-static void set_policy(struct engine *e, const struct proto_msg *m, int fd)
-{
-	char why[200] = "";
-	int r = -EBADMSG;
-
-	if (fd < 0)
-		snprintf(why, sizeof(why), "no descriptor came with the policy");
-	else
-		r = enforce_policy(e, fd, m->u.policy.version, false, why);
-	if (r == 0) {
-		keep_policy(e);
-		become_ready(e);
-		log_info("policy %u in force", m->u.policy.version);
-	} else if (e->policy) {		/* else the relay's answer to it is the line */
-		log_notice("policy %u not applied: %s; keeping the one in force", m->u.policy.version, why);
-	}
-	tell(FD_PEER, PROTO_REPLY, m->token, r, 0, why, -1);
-}
-
-static void check_area(struct engine *e, const struct proto_msg *m)
-{
-	const char *why = "";
-	int r = 0;
-
-	/* Workers go on meanwhile: a count caught in between is looked at again. */
-	for (int i = 0; i < 20; i++) {
-		r = area_check(&e->area, &why);
-		if (r == 0)
-			break;
-		usleep(5000);
-	}
-	tell(FD_PEER, PROTO_REPLY, m->token, r, 0, r < 0 ? why : "", -1);
-}
-
-static void say_wider(const struct area_dynamic *d, char text[200])
-{
-	char src[PREFIX_STRLEN], dst[PREFIX_STRLEN] = "anywhere";
-
-	if (d->dst.len)
-		prefix_format(&d->dst, dst);
-	snprintf(text, 200, "a block by hand reaches further, %s to %s by %.40s: unblock just that, or wait for its end",
-		 prefix_format(&d->src, src), dst, d->author);
-}
-
-static int unblock(struct engine *e, const struct proto_decision *d, struct mono now, uint32_t *count, char text[200])
-{
-	const struct area_dynamic *wider;
-	int r = judge_unblock(&e->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, count, &wider);
-
-	if (r == -EBUSY)
-		say_wider(wider, text);
-	return r;
-}
-
-static int decide(struct engine *e, const struct proto_msg *m, struct mono now, uint32_t *count, char text[200])
-{
-	const struct proto_decision *d = &m->u.decision;
-	struct area_dynamic x = dynamic_of(d, now);
-
-	*count = 1;
-	switch (m->kind) {
-	case PROTO_UNBLOCK:
-		return unblock(e, d, now, count, text);
-	case PROTO_ALLOW:
-		return judge_allow(&e->judge, &x, now);
-	case PROTO_BLOCK:
-		return judge_block(&e->judge, &x, now);
-	case PROTO_OBSERVE:
-		atomic_store_explicit(&e->area.h->observe_until_ns, d->ttl_s ? mono_add_s(now, d->ttl_s).ns : 0,
-				      memory_order_relaxed);
-		judge_policy_changed(&e->judge, now);	/* caps follow the mode at once */
-		return 0;
-	default:
-		return -EBADMSG;
-	}
-}
-
-static const char *no_room(const struct area *a)
-{
-	_Static_assert(AREA_DYNAMIC == 256, "the text below");
-	for (unsigned i = 0; i < AREA_DYNAMIC; i++)
-		if (a->h->dynamic[i].kind == DYNAMIC_NONE)
-			return "the table of accounts is full: raise table.pairs of egressd.yaml, and restart";
-	return "256 decisions are in force, which is all that fit: `egressctl blocks` lists them; unblock one, or wait until one ends";
-}
-
-static void decision(struct engine *e, const struct proto_msg *m)
-{
-	const struct mono now = clock_mono();
-	char text[200] = "";
-	uint32_t n = 0;
-	int r = decide(e, m, now, &n, text);
-
-	if (r == -ENOENT)
-		snprintf(text, sizeof(text), "nothing is blocked there");
-	else if (r == -ENOSPC)
-		snprintf(text, sizeof(text), "%s", no_room(&e->area));
-	else if (r == -EEXIST)
-		snprintf(text, sizeof(text), "a decision with this id is in force");
-	/* What it concerns is judged by it at once. An unblock and the end of observing only give: what was leased stays paid. */
-	if (r == 0 && (m->kind == PROTO_BLOCK || m->kind == PROTO_ALLOW))
-		leases_end_between(e, &m->u.decision.src, &m->u.decision.dst);
-	blocked_review(e, now);
-	tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0 ? n : 0, text, -1);
-}
-
-static void command(struct engine *e)
-{
-	struct proto_msg m;
-	int fd = -1, r = proto_receive(FD_PEER, &m, &fd, MSG_DONTWAIT);
-
-	if (r <= 0) {
-		if (r == -EBADMSG)
-			log_warning("a malformed message from the relay was dropped");
-		return;
-	}
-	if (m.kind == PROTO_POLICY) {
-		set_policy(e, &m, fd);
-		return;
-	}
-	if (fd >= 0)
-		close(fd);
-	if (m.kind == PROTO_CHECK)
-		check_area(e, &m);
-	else
-		decision(e, &m);
-}
-
 /* ---- the second ---- */
 
 /* [E3] */
@@ -280,7 +103,7 @@ static void second(struct engine *e)
 	leases_second(e);
 	leases_review(e);
 	if (workers_alive(e, now))
-		tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
+		engine_tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
 }
 
 /* Every lease has ended and nothing comes any more: what was charged has passed, nothing is out. */
@@ -354,7 +177,7 @@ static void run(struct engine *e, int timer, int sigfd)
 		if (p[0].revents & POLLHUP)
 			p[0].fd = -1;
 		else if (p[0].revents)
-			command(e);
+			command_take(e);
 	}
 }
 
@@ -386,7 +209,7 @@ static int open_queues(struct engine *e)
 			else
 				snprintf(text, sizeof(text), "queue %u: %s: is nfnetlink_queue in this kernel? modprobe nfnetlink_queue", w->queue,
 					 strerror(-r));
-			tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);	/* who says it */
+			engine_tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);	/* who says it */
 			return r;
 		}
 		if (!(info.flags & NFQ_GSO))
@@ -534,7 +357,7 @@ int engine_main(void)
 	}
 	if (e.policy) {
 		enforce_start(&e);
-		become_ready(&e);
+		engine_ready(&e);
 	}
 	run(&e, timer, sigfd);
 	return EXIT_SUCCESS;

@@ -6,7 +6,7 @@
  * [E3] Alive     PROTO_ALIVE goes to the supervisor only while every worker's heartbeat advances.
  * [E4] Confined  after start: no new socket, no file opened for writing, no capability but CAP_NET_ADMIN.
  * [E5] Flushed   rules and blocks that others remove are back at once (< 1 s), and it is told; what left meanwhile nobody counted.
- * Files          engine.c (main thread), worker.c (packets), held.c (packets that wait), enforce.c (policy into the kernel), blocked.c
+ * Files          engine.c (main thread), commands.c, worker.c (packets), held.c (packets that wait), enforce.c (policy into the kernel), blocked.c
  *                (blocks), answers.c, leases*.c, confine.c.
  */
 #pragma once
@@ -84,6 +84,11 @@ struct engine {
 
 /* The process: returns its exit code. Descriptors as in proto.h. */
 int engine_main(void);
+
+/* commands.c */
+void engine_tell(int sock, uint16_t kind, uint64_t token, int32_t result, uint32_t count, const char *text, int fd);
+void engine_ready(struct engine *e);		/* the first time: it judges by a policy */
+void command_take(struct engine *e);		/* FD_PEER is readable */
 
 /* worker.c */
 void *worker_run(void *arg);
