@@ -80,18 +80,25 @@ static void set_policy(struct engine *e, const struct proto_msg *m, int fd)
 	engine_tell(FD_PEER, PROTO_REPLY, m->token, r, 0, why, -1);
 }
 
-static void check_area(struct engine *e, const struct proto_msg *m)
+int engine_check(const struct engine *e, const char **ret_why)
 {
-	const char *why = "";
 	int r = 0;
 
 	/* Workers go on meanwhile: a count caught in between is looked at again. */
 	for (int i = 0; i < 20; i++) {
-		r = area_check(&e->area, &why);
+		r = area_check(&e->area, ret_why);
 		if (r == 0)
 			break;
 		usleep(5000);
 	}
+	return r;
+}
+
+static void check_area(const struct engine *e, const struct proto_msg *m)
+{
+	const char *why = "";
+	const int r = engine_check(e, &why);
+
 	engine_tell(FD_PEER, PROTO_REPLY, m->token, r, 0, r < 0 ? why : "", -1);
 }
 

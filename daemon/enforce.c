@@ -133,6 +133,7 @@ static int apply(struct engine *e, const struct engine_policy *p, bool all, cons
 	uint32_t n = 0;
 	int r;
 
+	memset(device, 0, sizeof(device));
 	*ret_what = "no memory";
 	if (!exit_host)
 		return -ENOMEM;
@@ -148,6 +149,8 @@ static int apply(struct engine *e, const struct engine_policy *p, bool all, cons
 	s.ndevices = n;
 	if (!all && rules_are(e->rules, &s)) {
 		free(exit_host);
+		if (rules_regate(e->rules) < 0)
+			log_notice("sources without a block any more are still asked about: tried again with the next policy");
 		return 0;
 	}
 	read_counters(e);	/* counters that are gone must be missed now: new ones may soon say more than the old did */

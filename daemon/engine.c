@@ -112,10 +112,10 @@ static void add_up(const struct engine *e)
 	const uint64_t out = leases_outstanding(e);
 	const char *why = "";
 
-	if (area_check(&e->area, &why) < 0)
+	if (engine_check(e, &why) < 0)
 		log_error("sums do not add up at the end: %s", why);
 	if (out)
-		log_error("sums do not add up at the end: %" PRIu64 " bytes are out on leases that have ended", out);
+		log_error("sums do not add up at the end: %" PRIu64 " bytes are out on leases, and none should be left", out);
 }
 
 /* Asked to stop: the rules leave while the workers still answer, so that what waits in the queues is judged, not dropped. */

@@ -89,6 +89,7 @@ int engine_main(void);
 void engine_tell(int sock, uint16_t kind, uint64_t token, int32_t result, uint32_t count, const char *text, int fd);
 void engine_ready(struct engine *e);		/* the first time: it judges by a policy */
 void command_take(struct engine *e);		/* FD_PEER is readable */
+int engine_check(const struct engine *e, const char **ret_why) MUST_CHECK;	/* area_check() beside running workers */
 
 /* worker.c */
 void *worker_run(void *arg);

@@ -16,7 +16,7 @@ struct leases *leases_new(void)
 	struct leases *s = calloc(1, sizeof(*s));
 
 	if (s)
-		s->inherited = s->due = true;
+		s->inherited = s->leftover = s->due = true;
 	return s;
 }
 

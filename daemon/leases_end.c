@@ -131,7 +131,7 @@ void leases_end_all(struct engine *e)
 		failed(e, r);
 		return;
 	}
-	if (s->nforeign) {
+	if (s->nforeign && !s->leftover) {
 		atomic_fetch_add_explicit(&e->area.h->lease_beyond, s->foreign_bytes, memory_order_relaxed);
 		log_warning("%u leases in the kernel were not ours: %" PRIu64 " bytes passed by them, charged to nobody", s->nforeign,
 			    s->foreign_bytes);
@@ -165,7 +165,8 @@ bool leases_forget(struct engine *e)
 		return false;
 	r = rules_lease_forget_all(e->rules);
 	s->forget = r < 0 && r != -ENOENT ? FORGET_FAILED : FORGET_NONE;
-	if (s->forget == FORGET_FAILED) {
+	s->leftover = s->forget == FORGET_FAILED;
+	if (s->leftover) {
 		enforce_worry(e, HEALTH_RULES_FAILED);
 		log_error("ended leases cannot be removed: %s; none is granted, and it is tried again", strerror(-r));
 	}
@@ -225,7 +226,7 @@ void leases_end(struct engine *e)
 		return;
 	}
 	if (in_lots(e, rules_lease_forget) < 0)
-		s->due = true;	/* an end of all takes what is left */
+		s->due = s->leftover = true;	/* an end of all takes what is left */
 	for (unsigned i = 0; i < s->nending; i++)
 		lease_drop(e, s->ending[i]);
 	recalled(e, s->nending);

@@ -28,6 +28,7 @@ struct leases {
 	uint64_t foreign_bytes;
 	bool closing;		/* the dump under way is of leases that have all ended */
 	bool inherited;		/* those that are open were an engine's before this one */
+	bool leftover;		/* counters of ended leases may be in the kernel: an engine's before this one, or a forget failed */
 	bool due;		/* an end of all has not succeeded yet: none is granted, and it is tried each second */
 	enum { FORGET_NONE, FORGET_SOON, FORGET_FAILED } forget;	/* ended leases' elements, counters and quotas are in the kernel yet */
 	uint64_t forget_ns;	/* not before */

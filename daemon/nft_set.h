@@ -56,7 +56,7 @@ void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_
 void nft_set_clear(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const char *what);
 
 /* Make the set hold just `want`, which is sorted here, by deleting and adding what differs from what s tells of it now:
- * an element that stays is not touched (rules_keep.c says why). The set may come to be in this very batch. */
+ * an element that stays is not touched (rules_egress.c says why). The set may come to be in this very batch. */
 void nft_set_sync(struct nft_sock *s, struct nft_batch *b, const char *table, const struct nft_set_spec *set,
 		  struct nft_elem *want, size_t n, const char *what);
 

@@ -22,13 +22,13 @@
 
 /* Of older versions, in tables that were kept over an upgrade: their rules would count, or mark, every packet once more. They
  * stay, without rules: taking a base chain away drops what waits in the queues. */
-static const struct { const char *table, *name; } old_chain[] = { { TABLE, "lease" }, { TABLE_KEEP, "entry" } };
-
-#define QUEUE 0		/* of rules_chain */
+static const struct { const char *table, *name; } old_chain[] = {
+	{ TABLE, "lease" }, { TABLE_KEEP, "entry" }, { TABLE_KEEP, "local" }, { TABLE_KEEP, "pass" },
+};
 
 /* Every priority lies before -150, where mangle tables of others may set the whole mark. */
 const struct rules_chain rules_chain[RULES_CHAINS] = {
-	[QUEUE] = { TABLE, CHAIN_QUEUE, -155, NF_INET_POST_ROUTING },
+	{ TABLE, CHAIN_QUEUE, -155, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "exit", -151, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "forward", -10, NF_INET_FORWARD },
 	{ TABLE_KEEP, "output", -10, NF_INET_LOCAL_OUT },
@@ -57,6 +57,7 @@ int rules_open(int owner_fd, int keep_fd, struct rules **ret_rules)
 
 	if (!r)
 		return -ENOMEM;
+	r->held = true;
 	e = nft_sock_init(&r->owner, owner_fd);
 	if (e == 0)
 		e = nft_sock_init(&r->keep, keep_fd);
@@ -182,11 +183,11 @@ static void leases(struct nft_batch *b, const struct rules_spec *s, const struct
 	rules_lease_fill(b, TABLE, s->needs_ct, m);
 }
 
-static void ask_and_go_on(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const struct rules_marks *m)
+static void ask_and_go_on(struct nft_batch *b, const struct rules *r, const struct rules_spec *s, const struct rules_marks *m, bool ask)
 {
 	struct nft_rule rule = nft_rule(TABLE, CHAIN_QUEUE);
 
-	if (s->leases && r->leases && !r->held)
+	if (s->leases && r->leases && ask)
 		leases(b, s, m);
 	goto_unleased(&rule, b);
 }
@@ -250,19 +251,12 @@ static int empty_old_chains(struct rules *r, struct nft_batch *b)
 	return 0;
 }
 
-static int remember_use_of(struct rules *r, size_t i)
+/* What cannot be read is not compared until the next time: the rules are in all the same. */
+static void remember_use(struct rules *r)
 {
-	return nft_chain_get(&r->keep, rules_chain[i].table, rules_chain[i].name, &r->use[i]);
-}
-
-static int remember_use(struct rules *r, const char **ret_what)
-{
-	int e = 0;
-
-	*ret_what = "reading the chains back";
-	for (size_t i = 0; e == 0 && ours(&rules_chain[i]); i++)
-		e = remember_use_of(r, i);
-	return e;
+	for (size_t i = 0; ours(&rules_chain[i]); i++)
+		if (nft_chain_get(&r->keep, rules_chain[i].table, rules_chain[i].name, &r->use[i]) < 0)
+			r->use[i] = 0;
 }
 
 static void sets(struct rules *r, struct nft_batch *b, const struct rules_spec *spec, bool owned)
@@ -299,12 +293,16 @@ int rules_ask_leases(struct rules *r, bool ask)
 	const char *what;
 	int e;
 
-	r->held = !ask;
+	r->held = r->held || !ask;	/* an apply must not ask them either, whether this succeeds or not */
 	nft_batch_begin(&b, &r->owner);
 	nft_chain_flush(&b, TABLE, CHAIN_QUEUE, "asking leases");
-	ask_and_go_on(&b, r, r->spec, &m);
+	ask_and_go_on(&b, r, r->spec, &m, ask);
 	e = nft_batch_commit(&b, &what);
-	return e == 0 ? remember_use_of(r, QUEUE) : e;
+	if (e < 0)
+		return e;
+	r->held = !ask;
+	remember_use(r);
+	return 0;
 }
 
 /* ---- what was applied ---- */
@@ -376,8 +374,6 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	bool owned = false;
 	int e;
 
-	free(r->spec);
-	r->spec = NULL;
 	*ret_what = "mark_mask or queues";
 	if (__builtin_popcount(spec->mark_mask) != 2 || !spec->queue_count)
 		return -EINVAL;
@@ -401,16 +397,26 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 		keep_ct(&b);
 	if (spec->leases && r->leases)
 		rules_lease_sets(&b, TABLE);
-	ask_and_go_on(&b, r, spec, &m);
+	ask_and_go_on(&b, r, spec, &m, !r->held);
 	queue_rules(&b, r, spec, &m);
 	e = nft_batch_commit(&b, ret_what);
-	if (e == 0)
-		e = remember_use(r, ret_what);
 	if (e < 0)
 		return e;
 	*ret_flavour = r->flavour;
+	free(r->spec);
 	r->spec = copy_of(spec);
+	remember_use(r);
 	return 0;
+}
+
+int rules_regate(struct rules *r)
+{
+	struct nft_batch b;
+	const char *what;
+
+	nft_batch_begin(&b, &r->owner);
+	rules_block_regate(r, &b);
+	return nft_batch_commit(&b, &what);
 }
 
 int rules_counters(struct rules *r, struct rules_counters *ret)

@@ -91,6 +91,9 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 /* The last apply that succeeded was of that very spec. What others did to the rules since is rules_disturbed()'s to tell. */
 bool rules_are(const struct rules *r, const struct rules_spec *spec);
 
+/* Sources without a block any more go their way without being asked about it; rules_apply() does that, too. */
+int rules_regate(struct rules *r) MUST_CHECK;
+
 /* Whether the kernel can lease; known after the first apply. */
 bool rules_leases(const struct rules *r);
 

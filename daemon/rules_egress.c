@@ -164,7 +164,10 @@ void rules_device_match(struct nft_rule *r, struct nft_batch *b, const char *tab
 
 	nft_meta(r, NFT_META_OIFNAME, NFT_REG_1);
 	if (n == 1) {
-		nft_cmp(r, NFT_REG_1, device[0], sizeof(device[0]));
+		char name[16] = "";	/* the kernel's have no other bytes behind them */
+
+		memcpy(name, device[0], strnlen(device[0], sizeof(name)));
+		nft_cmp(r, NFT_REG_1, name, sizeof(name));
 		return;
 	}
 	e = calloc(n, sizeof(*e));

@@ -21,13 +21,13 @@ struct rules {
 	struct nft_sock owner, keep;
 	enum rules_flavour flavour;	/* 0: not probed */
 	bool owner_flag;		/* the kernel knows it */
-	uint32_t use[RULES_CHAINS];	/* of each chain after the last apply; 0: not applied */
+	uint32_t use[RULES_CHAINS];	/* of each chain, rules and gotos to it, after our last change; 0: not known */
 	struct rules_spec *spec;	/* of the last apply, with a copy of its lists behind it; NULL: not applied */
 	int watch_fd;			/* open while watch_buf is there */
 	char *watch_buf;
 	bool disturbed;			/* by a transaction whose end is still to come */
 	bool leases;			/* the kernel knows maps to quotas */
-	bool held;			/* the queue chain asks no lease: those in the maps have ended */
+	bool held;			/* the queue chain is to ask no lease: those in the maps have ended, or are a dead engine's */
 	size_t ndepleted;		/* what is beyond the room is found by the worker that gets its packets */
 	struct rules_lease depleted[RULES_DEPLETED];
 };

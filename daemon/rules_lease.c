@@ -288,8 +288,7 @@ int rules_lease_forget_all(struct rules *r)
 		e = 0;
 	if (e < 0 || !r->held)
 		return e;
-	r->held = false;
-	return r->spec ? rules_ask_leases(r, true) : 0;
+	return r->spec ? rules_ask_leases(r, true) : -EAGAIN;	/* with the next apply's */
 }
 
 void rules_lease_grace(void)

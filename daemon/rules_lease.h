@@ -1,4 +1,4 @@
-/* rules_lease.h - leases in the kernel: the first rules of table egressd's queue chain, maps from pairs to quotas, and what passed by
+/* rules_lease.h - leases in the kernel: rules of table egressd's queue chain (before them stand exits' devices only), maps from pairs to quotas, and what passed by
  * each.
  *
  *	queue (postrouting -155)   the pair has an element whose quota lets it pass   -> counted by pair, LEASED, accepted
@@ -9,7 +9,7 @@
  * An element of the map is in no instant without its counter: both come in one transaction, and the counter goes after the grace
  * period that follows the map's.
  *
- * [V1] Atomic   each call is one transaction of at most RULES_LEASES leases.
+ * [V1] Atomic   each call about some leases is one transaction of at most RULES_LEASES.
  * [V2] Frozen   after rules_lease_end() no packet begins to pass by the lease, and rules_lease_grace() waits for those that were
  *               amid the rules: then its count is final.
  * Needs: maps to named quotas, counters in set elements (kernel 5.7).
@@ -39,8 +39,10 @@ int rules_lease_put(struct rules *r, const struct rules_lease *v, size_t n) MUST
 int rules_lease_end(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* -ENOENT: one was not there, none is ended */
 int rules_lease_forget(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* counters and objects */
 
-/* All of them, whatever is there: the queue chain asks no lease, until they are forgotten, elements, counters and objects. */
-int rules_lease_end_all(struct rules *r) MUST_CHECK;	/* -ENOENT: no chain of ours */
+/* All of them, whatever is there, in several transactions. Ended: the queue chain asks no lease (-ENOENT: it is not there); before the
+ * first apply the maps are emptied instead, and a missing one is no error. Forgotten: no element, counter or object is left, and
+ * leases are asked again. -EAGAIN: after the next apply. */
+int rules_lease_end_all(struct rules *r) MUST_CHECK;
 int rules_lease_forget_all(struct rules *r) MUST_CHECK;
 
 /* Every packet that was amid the rules has left them (membarrier(2), an RCU grace period of the kernel: 5 ms, 20 at most here). */

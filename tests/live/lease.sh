@@ -6,7 +6,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lease_lab.sh
 . tests/live/lease_lab.sh
-LIMIT=100000000
+LIMIT=$((100 * MB))
 
 # --- the limit ---------------------------------------------------------------------------------------------------------
 offer_udp_push() { # FLOWS [OPTION...]: what the server sends; arrived bytes in $got
@@ -24,10 +24,10 @@ offer_udp_pull() { # each flow was opened by a datagram from outside
 offer_tcp_push() {
 	lab_start recv outside "$flood" sink -g 2 -c "$1" $dst 9000
 	lab_wait 5 lab_listens outside 9000
-	in_ns "$space" "$flood" push -g 2 -r 24000000 -c "$1" $src $dst 9000 120000000 >/dev/null
+	in_ns "$space" "$flood" push -g 2 -r $((24 * MB)) -c "$1" $src $dst 9000 $((120 * MB)) >/dev/null
 }
 offer_tcp_pull() {
-	lab_start serve "$space" "$flood" serve -g 2 -r 24000000 -c "$1" $src 9000 120000000
+	lab_start serve "$space" "$flood" serve -g 2 -r $((24 * MB)) -c "$1" $src 9000 $((120 * MB))
 	lab_wait 5 lab_listens "$space" 9000
 	in_ns outside "$flood" pull -g 2 -c "$1" $dst $src 9000 >"$LAB_DIR/recv.log"
 	lab_stop serve
@@ -110,7 +110,7 @@ lab_is 0 "$(ctl --json status | jq .unseen_packets)" "flushed: nothing unseen af
 r=$(jq .packets "$LAB_DIR/send.json")
 got=$(pairs)
 # Between the removal and our rules' return nobody counts: under a second's traffic.
-[ "$got" -ge $(((r - 20000) * 1228)) ] && [ "$got" -le $((r * 1228)) ] && ok "flushed: $got of $((r * 1228)) bytes counted" ||
+[ "$got" -ge $(((r - PPS) * 1228)) ] && [ "$got" -le $((r * 1228)) ] && ok "flushed: $got of $((r * 1228)) bytes counted" ||
 	not_ok "flushed: $got of $((r * 1228)) bytes counted"
 ctl reload >/dev/null
 lab_is 0 "$(out)" "reload ends all leases"
@@ -122,7 +122,7 @@ in_ns gw nft 'add chain inet ref forge { type filter hook forward priority 100; 
 sending 2
 wait $sender
 settled
-[ "$(passed)" -le 20000000 ] && ok "a forged mark passes nothing" || not_ok "a forged mark: $(passed) bytes passed"
+[ "$(passed)" -le $((20 * MB)) ] && ok "a forged mark passes nothing" || not_ok "a forged mark: $(passed) bytes passed"
 exact "forged mark"
 
 who sakura1 6
@@ -132,7 +132,7 @@ wait $sender
 settled
 standing "alert" 1
 exact "alert"
-[ "$(lease bytes)" -gt 40000000 ] && ok "alert: leases go on past the limit" || not_ok "alert: only $(lease bytes) bytes by lease"
+[ "$(lease bytes)" -gt $((40 * MB)) ] && ok "alert: leases go on past the limit" || not_ok "alert: only $(lease bytes) bytes by lease"
 lab_is 1 "$(ctl --json findings | jq '[.. | objects | select(.rule.name? == "pair")] | length')" "alert: one finding"
 
 who sakura1 4

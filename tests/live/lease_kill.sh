@@ -5,14 +5,15 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lease_lab.sh
 . tests/live/lease_lab.sh
-LIMIT=100000000
+LIMIT=$((100 * MB))
+[ -z "${EGRESSD_SLOW:-}" ] || LEASE_KILLS=10
 : "${LEASE_KILLS:=100}"
 
 # Slowly until the last kill, so that the limit is not reached before, then fast up to the limit.
 fresh 100 1000 block
 lab_start recv outside "$flood" recv - 9000 250
 lab_wait 5 lab_receives outside 9000
-lab_start slow sakura1 "$flood" send 10.20.0.15 203.0.113.11 9000 8 1200 500 1000000
+lab_start slow sakura1 "$flood" send 10.20.0.15 203.0.113.11 9000 8 1200 $((PPS / 40)) 1000000
 killed=0
 for ((end = SECONDS + 150; SECONDS < end && killed < LEASE_KILLS;)); do
 	sleep 0.1
@@ -30,5 +31,12 @@ lab_is 0 "$(ctl --json status | jq .unseen_packets)" "killed: nothing unseen"
 s=$(sums host)
 [ "$s" -ge "$p" ] && [ "$s" -le $((p + killed * 2 * 1228)) ] && ok "killed: charged $s" || not_ok "killed: charged $s, passed $p"
 lab_is 0 "$(out)" "killed: nothing is out on lease"
-lab_is "" "$(in_ns gw nft list table inet egressd 2>/dev/null | grep -E 'quota l[0-9]|elements')" "killed: nothing of them is left in the kernel"
+left() { # quotas and elements of leases
+	in_ns gw nft list quotas | grep -E 'quota l[0-9]'
+	for m in lease4 lease6 service4 service6; do in_ns gw nft list map inet egressd $m; done | grep elements
+	for s in leased4 leased6 served4 served6; do in_ns gw nft list set inet egressd $s; done | grep elements
+}
+nothing_left() { [ -z "$(left)" ]; }
+lab_wait 3 nothing_left
+lab_is "" "$(left)" "killed: nothing of them is left in the kernel"
 lab_done

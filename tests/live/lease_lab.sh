@@ -6,6 +6,9 @@
 lab_need jq
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
+MB=1000000
+[ -z "${EGRESSD_SLOW:-}" ] || MB=100000	# an emulated machine: a tenth of all limits and rates
+PPS=$((MB / 50))			# of 1200-byte payloads: 24 MB a second
 
 policy() { # PAIR-LIMIT HOST-LIMIT ACTION, in MB
 	cat >"$LAB_DIR/policy.yaml" <<-END
@@ -13,8 +16,8 @@ policy() { # PAIR-LIMIT HOST-LIMIT ACTION, in MB
 	mode: enforce
 	inside: [10.0.0.0/8, "fd00::/8"]
 	rules:
-	  - {name: pair, from: [10.20.0.0/24, "fd00:20::/64"], to: outside, per: pair, limit: {1h: ${1}MB}, action: $3}
-	  - {name: host, from: [10.20.0.0/24, "fd00:20::/64"], to: outside, per: host, limit: {1h: ${2}MB}, action: $3}
+	  - {name: pair, from: [10.20.0.0/24, "fd00:20::/64"], to: outside, per: pair, limit: {1h: $(($1 * MB / 1000))kB}, action: $3}
+	  - {name: host, from: [10.20.0.0/24, "fd00:20::/64"], to: outside, per: host, limit: {1h: $(($2 * MB / 1000))kB}, action: $3}
 	END
 }
 # What left the server, and of that by whom it was let go: the two bits of the mark say so until -150 (rules.h).
@@ -74,16 +77,16 @@ agreed() { # no lease stands any more: what passed is settled when both say the 
 	p=$(passed)
 	[ "$p" = "$(pairs)" ] && [ "$p" = "$(sums host)" ] && [ "$(out)" = 0 ]
 }
-# sending SECONDS [FLOWS [OPTION...]]: in the background, 1200-byte payloads at 24 MB/s
+# sending SECONDS [FLOWS [OPTION...]]: in the background
 sending() {
 	local s=$1 flows=${2:-8}
 	shift $(($# < 2 ? $# : 2))
-	in_ns "$space" "$flood" send "$@" $src $dst 9000 "$flows" 1200 20000 $((s * 20000)) >"$LAB_DIR/send.json" &
+	in_ns "$space" "$flood" send "$@" $src $dst 9000 "$flows" 1200 $PPS $((s * PPS)) >"$LAB_DIR/send.json" &
 	# shellcheck disable=SC2034  # to wait for
 	sender=$!
 }
 beyond() { [ "$(passed)" -gt "$1" ]; }
-midway() { lab_wait 10 beyond 30000000 && lab_wait 5 leased || not_ok "no lease stands"; }
+midway() { lab_wait 10 beyond $((30 * MB)) && lab_wait 5 leased || not_ok "no lease stands"; }
 exact() { # TEXT: counters, pair records and the host's account agree
 	local p l
 	p=$(passed) l=$(counter leased)

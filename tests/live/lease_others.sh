@@ -86,6 +86,22 @@ sleep 1.3
 [ "$(told 'health: .*rules')" -ge 1 ] && ok "ruleset flushed: a health alert" || not_ok "ruleset flushed: no health alert"
 lab_is 0 "$(lease now)" "ruleset flushed: blocked, nothing is leased"
 
+# --- rules removed beside running leases, with an exit: put back once, and leases go on -----------------------------------
+cat >>"$LAB_DIR/policy.yaml" <<END
+exits:
+  maint: {interfaces: [vpn]}
+END
+fresh
+flushed() { ctl --json status | jq '.health["rules-flushed"]'; }
+sending 6
+lab_wait 4 leased || not_ok "no lease"
+in_ns gw nft flush chain inet egressd_keep unseen
+again() { [ "$(flushed)" = 1 ] && leased; }
+lab_wait 3 again && ok "a chain flushed: leased again" || not_ok "a chain flushed: told $(flushed) times, $(lease now) leases"
+sleep 2.5
+lab_is "1 1" "$(flushed) $(lease now)" "a chain flushed: told once, and leases go on"
+wait $sender
+
 # --- a sender on the gateway that forges our marks while its destination is leased by others ---------------------------------
 fresh
 sending 2

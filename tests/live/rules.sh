@@ -125,9 +125,9 @@ lab_sink outside 7000 "$LAB_DIR/sink"
 if t apply $ALL; then ok "apply: $answer"; else not_ok "apply: $answer"; lab_done; exit; fi
 must present
 lab_is "present 1" "${answer%$'\n'}" "present after apply"
-old_rules() { for c in "egressd lease" "egressd_keep entry"; do in_ns gw nft list chain inet $c; done | grep -cxE '[[:space:]]*accept'; }
+old_rules() { for c in "egressd lease" "egressd_keep entry" "egressd_keep pass"; do in_ns gw nft list chain inet $c; done | grep -cxE '[[:space:]]*accept'; }
 must older
-lab_is 2 "$(old_rules)" "kept tables with the chains of older versions"
+lab_is 3 "$(old_rules)" "kept tables with the chains of older versions"
 must apply $ALL
 lab_is 0 "$(old_rules)" "apply leaves those chains without rules"
 

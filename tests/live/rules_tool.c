@@ -308,7 +308,7 @@ static int present(struct tool *t)
 static int older(struct tool *t)
 {
 	static const struct { const char *table, *chain; int32_t priority; } had[] = {
-		{ TABLE, "lease", -160 }, { TABLE_KEEP, "entry", -165 },
+		{ TABLE, "lease", -160 }, { TABLE_KEEP, "entry", -165 }, { TABLE_KEEP, "pass", 0 },
 	};
 	struct nft_batch b;
 	const char *what;
@@ -317,7 +317,10 @@ static int older(struct tool *t)
 	for (size_t i = 0; i < ARRAY_SIZE(had); i++) {
 		struct nft_rule rule = nft_rule(had[i].table, had[i].chain);
 
-		nft_base_chain_add(&b, had[i].table, had[i].chain, NF_INET_POST_ROUTING, had[i].priority, "older: chain");
+		if (had[i].priority)
+			nft_base_chain_add(&b, had[i].table, had[i].chain, NF_INET_POST_ROUTING, had[i].priority, "older: chain");
+		else
+			nft_chain_add(&b, had[i].table, had[i].chain, "older: chain");
 		nft_verdict(&rule, NF_ACCEPT, NULL);
 		nft_rule_add(&rule, &b, "older: rule");
 	}
