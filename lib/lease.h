@@ -13,7 +13,7 @@
 #define LEASE_S	       5
 #define LEASE_ACCOUNTS 8
 #define LEASE_REST_S   1
-#define LEASE_LAST_S   2	/* of a decision's or contract's time: judged packet by packet, so that nothing passes after it; the engine looks once a second */
+#define LEASE_LAST_S   2	/* of an allow's or contract's time: judged packet by packet; whose leases end is looked at once a second */
 #define LEASE_LEAST_MS 100	/* a grant lasts that long, or the recall that ends it comes too late */
 #define LEASE_HOLD_MS  20	/* packets wait so long for a recall */
 #define LEASE_HOLDS    5	/* and again, 200 ms later, so often: then the account counts as used up although credit is out */
