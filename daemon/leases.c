@@ -7,6 +7,7 @@
 #include "log.h"
 
 #define QUIET_MS    50		/* between looks at hints that came to nothing */
+#define RESTED	    NS_PER_S	/* between hints: a rate over that says nothing about now */
 #define STALE_S	    30		/* of its rate out: too much */
 #define STALE_NS    (10 * NS_PER_S)
 #define SHORTEST_NS NS_PER_MS	/* a rate is not measured over less */
@@ -193,7 +194,7 @@ static void refill(struct engine *e, uint32_t slot, struct mono now)
 static void hinted(struct engine *e, const struct lease_hint *h, struct mono now)
 {
 	struct pair_cold *c = &e->area.pair_cold[h->pair];
-	uint64_t bytes, rate;
+	uint64_t bytes, rate, since;
 	struct lease_key key;
 	uint32_t slot;
 
@@ -206,9 +207,11 @@ static void hinted(struct engine *e, const struct lease_hint *h, struct mono now
 		return;
 	}
 	bytes = atomic_load_explicit(&e->area.pair[h->pair].bytes, memory_order_relaxed);
-	rate = rate_over(bytes - c->hint_bytes, now.ns - (c->hint_ns ? c->hint_ns : c->first_ns));
+	since = now.ns - (c->hint_ns ? c->hint_ns : c->first_ns);
+	rate = rate_over(bytes - c->hint_bytes, since);
 	c->hint_ns = now.ns;
 	c->hint_bytes = bytes;
+	e->leases->early = e->leases->early || since > RESTED;
 	if (rate < LEASE_MIN / LEASE_S || lease_open(&e->judge, h, now, &slot) < 0)
 		return;
 	e->leases->live[slot] = (struct live){ .fresh = true, .mark_ns = now.ns, .mark_bytes = bytes };
@@ -264,8 +267,9 @@ void leases_review(struct engine *e)
 			    e->area.lease[told[i].slot].generation == told[i].generation)
 				refill(e, told[i].slot, now);
 	raise_all(e);
-	s->quiet = s->hints && s->granted == before;
+	s->quiet = s->hints && !s->early && s->granted == before;
 	s->hints = 0;
+	s->early = false;
 	if (s->quiet)
 		atomic_store_explicit(&e->lease_asked, 1, memory_order_relaxed);
 }

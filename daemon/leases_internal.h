@@ -34,6 +34,7 @@ struct leases {
 	uint64_t forget_ns;	/* not before */
 	bool quiet;		/* hints came to nothing: the workers wake us no more, and we look when due */
 	unsigned hints;		/* taken in this round */
+	bool early;		/* one of them was the first after a rest: the next tells the rate */
 	uint64_t granted;	/* rounds that gave something, ever */
 };
 

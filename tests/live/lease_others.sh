@@ -120,6 +120,14 @@ lab_is "$before" "$(ctl --json status | jq .unseen_packets)" "forged marks: noth
 none() { [ "$(lease now)" = 0 ]; }
 lab_wait 40 none && ok "a lease that nobody uses comes back by itself" || not_ok "still leased 40 s after the last packet"
 lab_is 0 "$(ctl --json why 10.20.0.15 | jq '[.accounts[].outstanding_bytes] | add')" "and all of its credit"
+# It comes again: leased after its first 64 KiB and the next, not when somebody looks by chance.
+judged() { ctl --json status | jq .counters.packets; }
+before=$(judged)
+sending 1
+wait $sender
+n=$(($(judged) - before))
+[ $n -lt 400 ] && ok "a pair that rested: $n of 8000 packets in the queue" || not_ok "a pair that rested: $n of 8000 packets in the queue"
+lab_wait 40 none || not_ok "still leased 40 s after that"
 ctl debug check >/dev/null && ok "every structure is consistent" || not_ok "debug check: $(ctl debug check)"
 lab_egressd_stop
 lab_done
