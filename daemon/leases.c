@@ -6,6 +6,7 @@
 #include "leases_internal.h"
 #include "log.h"
 
+#define UNCOUNTED_MS 500	/* of its rate in a grant, 20 grace periods: need not be exact */
 #define QUIET_MS    50		/* between looks at hints that came to nothing */
 #define RESTED	    NS_PER_S	/* between hints: a rate over that says nothing about now */
 #define STALE_S	    30		/* of its rate out: too much */
@@ -81,6 +82,16 @@ static void count_sent_on(struct engine *e, uint32_t slot, struct mono now)
 	v->used = 0;
 }
 
+/* A lease that is used up and gets much more is raised without: what it sent on since then is little beside the grant, is taken for
+ * used and comes back at the end, and its packets need not be judged for all of the grace period. Not twice in turn. */
+static bool is_to_count(struct live *v, uint64_t grant)
+{
+	if (!v->depleted)
+		return false;
+	v->uncounted = !v->uncounted && grant >= v->rate / 1000 * UNCOUNTED_MS;
+	return !v->uncounted;
+}
+
 /* Of a lease that is used up and gets no more: enough is left to go on. Less is gone on the way: what comes to the queue until the
  * kernel knows the new quota counts in `used` too. */
 static bool is_worth_it(const struct engine *e, uint32_t slot)
@@ -103,9 +114,9 @@ static void raise_all(struct engine *e)
 	bool counts = false;
 
 	for (unsigned i = 0; i < s->nwant; i++) {
-		if (s->live[s->want[i]].depleted)
-			counts |= read_used(e, s->want[i]);
 		grant[i] = lease_grant(&e->judge, s->want[i], s->live[s->want[i]].rate, now, &account);
+		if (is_to_count(&s->live[s->want[i]], grant[i]))
+			counts |= read_used(e, s->want[i]);
 		if (!grant[i] && account != TABLE_NONE && is_lent_out(e, account))
 			near_end[nnear++] = account;
 	}

@@ -2,7 +2,8 @@
  *
  * [M1] Asked for   a worker hints at a pair each time that it passed another 64 KiB packet by packet; the kernel tells when a lease is
  *                  used up. Nothing is polled for a grant; once a second what passed is settled and the large are topped up. Raising
- *                  one that was used up waits for a grace period of the kernel, 5 to 25 ms; its packets are judged meanwhile.
+ *                  one that was used up to a small grant waits for a grace period of the kernel, 5 to 25 ms, to count what it sent on
+ *                  to the queue; its packets are judged meanwhile.
  * [M2] Worth it    a pair gets one when LEASE_S seconds of its rate are LEASE_MIN at least: 13 kB/s, 9 full packets a second. A lease
  *                  costs 3.2 us a second (tests/bench/leases.sh: 3.2 % of a core for 9,950), a packet in the queue 5.9 us more than
  *                  a leased one (paths.sh flows): it pays from 0.6 packets a second on.

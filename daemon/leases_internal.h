@@ -5,12 +5,13 @@
 #include "rules_lease.h"
 
 struct live {			/* of an open lease: what a restart need not know */
-	uint64_t sent_on;	/* of what the quota saw: to the queue, no credit was spent on it */
+	uint64_t sent_on;	/* of what the quota saw: to the queue, no credit was spent on it; never more than that */
+	bool uncounted;		/* the last raise did not ask for it */
 	uint64_t rate;		/* bytes a second */
 	uint64_t mark_ns, mark_bytes;	/* rate is measured from: the pair's bytes then, those in the queue included */
 	uint64_t stale_ns;	/* since when more is out than STALE_S of its rate; 0: it is not */
 	bool fresh;		/* not in the kernel yet */
-	uint64_t used;		/* scratch of a raise */
+	uint64_t used;		/* scratch of a raise; 0: not read */
 	bool depleted;		/* since its last raise */
 	bool wanted;		/* in want[] */
 	bool ending;		/* in ending[] */
