@@ -385,6 +385,8 @@ void enforce_health(struct engine *e, struct mono now)
 		return;
 	resolve_ifaces(e, e->policy);
 	flushed = rules_present(e->rules) == 0;
+	if (flushed && rules_disturbed(e->rules) < 0)	/* word of this removal may just have come: it is told once */
+		log_notice("changes of kernel rules by others were lost; ours are put in anew");
 	if (flushed || e->rules_due)
 		put_back(e, now, flushed);
 	read_counters(e);
