@@ -47,7 +47,7 @@ struct rules_marks {
 };
 
 /* rules_egress.c: which packets are egress, and the mark, for rules of either table. Sets of ranges must be older than the rules
- * that use them: rules_keep_sets() and rules_egress_sets() come in a transaction before. */
+ * that use them: the first time they come in a transaction before. */
 struct rules_split {
 	const char *table, *chain, *local_chain;	/* both begin with its rules */
 	const char *egress_chain;			/* where egress goes; the rest falls out of local_chain, or is accepted */

@@ -5,7 +5,7 @@
 #                  WINDOWS (15) times two seconds
 #   recall         milliseconds from the command that tightens the policy, with all those leases open, to the last packet that passes
 #                  by one: leased packets get a DSCP on their way out, and where they arrive no more of them come for 10 ms
-#   answer         milliseconds until that command is answered: what passed by leases is in the sums, the new policy in force
+#   answer         milliseconds until that command is answered: what passed by leases is in the sums (recalled, in full), the new policy in force
 # Figures are medians; low and high are the 2.5th and 97.5th percentile of the samples.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
@@ -54,9 +54,7 @@ row() {
 	sort -n | awk -v name="$1" -v unit="$2" -v goal="$3" '{ v[NR] = $1 } END {
 		lo = v[int(NR * 0.025) + 1]; hi = v[int(NR * 0.975 + 0.999)]; mid = v[int((NR + 1) / 2)]
 		printf "{\"name\":\"%s\",\"value\":%.2f,\"low\":%.2f,\"high\":%.2f,\"unit\":\"%s\",\"against\":null,", name, mid, lo, hi, unit
-		printf "\"command\":\"tests/bench/leases.sh\",\"aa_low\":null,\"aa_high\":null,"
-		if (goal == "none") { print "\"verdict\":\"none\"}"; exit }
-		printf "\"goal\":\"at most %s\",", goal
+		printf "\"command\":\"tests/bench/leases.sh\",\"aa_low\":null,\"aa_high\":null,\"goal\":\"at most %s\",", goal
 		printf "\"verdict\":\"%s\"}\n", hi <= goal ? "met" : mid <= goal ? "inconclusive" : "missed" }' >&5
 }
 engine=$(lab_child engine)
@@ -122,4 +120,4 @@ for i in $(seq "$WINDOWS"); do
 	tail -n 1 "$LAB_DIR/recall" "$LAB_DIR/answer" >&2
 done
 row "leases: last leased packet after a policy is tightened, 9,950 leases open" "ms" 100 <"$LAB_DIR/recall"
-row "leases: answer to that command" "ms" none <"$LAB_DIR/answer"
+row "leases: policy tightened, 9,950 leases open" "ms" 100 <"$LAB_DIR/answer"

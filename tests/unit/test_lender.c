@@ -396,6 +396,15 @@ static void raised_by_others(void **state)
 	sane();
 }
 
+/* What pays for the lease ends in s seconds: it is given up LEASE_LAST_S before, not earlier. */
+static void given_up_before(uint32_t slot, uint64_t s)
+{
+	w.now = mono_add_s(w.now, s - LEASE_LAST_S - 1);
+	assert_false(lease_is_spent(&w.j, slot, w.now));
+	w.now = mono_add_s(w.now, 1);
+	assert_true(lease_is_spent(&w.j, slot, w.now));
+}
+
 /* The last seconds of an allow and of a contract are judged packet by packet: nothing passes on a lease after them. */
 static void not_beyond_its_time(void **state)
 {
@@ -415,10 +424,7 @@ static void not_beyond_its_time(void **state)
 	assert_true(send_as(server, outside, 1000, plain));
 	slot = opened(0);
 	assert_true(lease_grant(&w.j, slot, MB, w.now, &near) > 0);
-	w.now = mono_add_s(w.now, 60 - LEASE_LAST_S - 1);
-	assert_false(lease_is_spent(&w.j, slot, w.now));
-	w.now = mono_add_s(w.now, 1);
-	assert_true(lease_is_spent(&w.j, slot, w.now));
+	given_up_before(slot, 60);
 	assert_int_equal(lease_grant(&w.j, slot, 100 * MB, w.now, &near), 0);
 	lease_close(&w.j, slot, w.now);
 	lease_free(&w.j, slot);
@@ -432,10 +438,7 @@ static void not_beyond_its_time(void **state)
 	w.j.wall_offset_s = 5 * 86400 - 10 - (int64_t)mono_s(w.now);
 	slot = opened(0);
 	assert_true(lease_grant(&w.j, slot, MB, w.now, &near) > 0);
-	w.now = mono_add_s(w.now, 10 - LEASE_LAST_S - 1);
-	assert_false(lease_is_spent(&w.j, slot, w.now));
-	w.now = mono_add_s(w.now, 1);
-	assert_true(lease_is_spent(&w.j, slot, w.now));
+	given_up_before(slot, 10);
 	lease_close(&w.j, slot, w.now);
 	lease_free(&w.j, slot);
 	assert_int_equal(lease_open(&w.j, &h, w.now, &slot), -ENOENT);
