@@ -24,14 +24,16 @@
  * stay, without rules: taking a base chain away drops what waits in the queues. */
 static const struct { const char *table, *name; } old_chain[] = {
 	{ TABLE, "lease" }, { TABLE_KEEP, "entry" }, { TABLE_KEEP, "local" }, { TABLE_KEEP, "pass" },
+	{ TABLE_KEEP, "forward" }, { TABLE_KEEP, "output" },
 };
 
-/* Every priority lies before -150, where mangle tables of others may set the whole mark. */
+/* postrouting: before -150, where mangle tables of others may set the whole mark. forward and output: after every chain of others,
+ * whatever mark they set. */
 const struct rules_chain rules_chain[RULES_CHAINS] = {
 	{ TABLE, CHAIN_QUEUE, -155, NF_INET_POST_ROUTING },
 	{ TABLE_KEEP, "exit", -151, NF_INET_POST_ROUTING },
-	{ TABLE_KEEP, "forward", -10, NF_INET_FORWARD },
-	{ TABLE_KEEP, "output", -10, NF_INET_LOCAL_OUT },
+	{ TABLE_KEEP, "gate_forward", 1000, NF_INET_FORWARD },
+	{ TABLE_KEEP, "gate_output", 1000, NF_INET_LOCAL_OUT },
 	{ TABLE_KEEP, "exit_local", 0, -1 },
 	{ TABLE_KEEP, "unseen", 0, -1 },
 	{ TABLE_KEEP, "refuse", 0, -1 },

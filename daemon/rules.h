@@ -5,10 +5,10 @@
  * direction, not judged". `ct direction reply` sets the last before the queue, so that the worker learns who opened the
  * connection; every verdict sets JUDGED.
  *
- * Table egressd_keep (never owned, adopted) goes on while every process of ours is dead. forward and output -10: bits that others
- *   set are cleared, so that nobody comes with a verdict; the blocked sets (reject or drop). postrouting -151: LEASED and JUDGED
- *   are counted as egress, bits cleared for good; what has neither and is egress: counted too, counter unseen, per-pair unseen
- *   set, and with failure closed a drop.
+ * Table egressd_keep (never owned, adopted) goes on while every process of ours is dead. forward and output 1000, after the chains
+ *   of others: bits that they set are cleared, so that nobody comes with a verdict; the blocked sets (reject or drop). postrouting
+ *   -151: LEASED and JUDGED are counted as egress, bits cleared for good; what has neither and is egress: counted too, counter
+ *   unseen, per-pair unseen set, and with failure closed a drop.
  * Table egressd (owner flag when the kernel takes it): postrouting -155, queue chain: leases (rules_lease.h) accept what they pay
  *   for; of the rest what is egress goes to native `queue`, else to the xt NFQUEUE target, balanced over the queues, with bypass.
  *   What leaves by an exit's device meets no lease. NF_REPEAT runs this chain alone again: a packet that waited may then pass on a

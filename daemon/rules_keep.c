@@ -4,7 +4,8 @@
  *	                           (rules_egress.c): then it is unseen
  *	unseen                     counted, counted by pair (a sender that the policy does not know, or the gateway, as such),
  *	                           (closed) dropped
- *	forward, output (-10)      bits that others set are cleared; the source has a block at all -> refuse
+ *	gate_forward, gate_output  (forward and output 1000) bits that others set are cleared; the source has a block at all
+ *	                           -> refuse
  *	refuse, refuse_local       SSH to the gateway, protected and what is not egress go on their way, else
  *	refuse_hit                 the blocked sets                                  -> reject or drop
  *	                           the sets of refused connections                   -> reject
@@ -184,6 +185,6 @@ void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const stru
 	refuse_rules(b, s);
 	rules_block_lookups(b, "refuse_hit", "reject");
 	rules_flow_lookups(b, "refuse_hit", "reject");
-	gate_rules(b, "forward", m);
-	gate_rules(b, "output", m);
+	gate_rules(b, "gate_forward", m);
+	gate_rules(b, "gate_output", m);
 }

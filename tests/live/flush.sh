@@ -24,7 +24,7 @@ set_has() { in_ns gw nft list set inet egressd_keep "$1" 2>/dev/null | grep -q "
 chain_has() { in_ns gw nft list chain inet "$1" "$2" 2>/dev/null | grep -q "$3"; }
 all_there() {
 	in_ns gw nft list table inet egressd | grep -qE 'queue|NFQUEUE' && chain_has egressd_keep exit egress && chain_has egressd_keep unseen unseen &&
-		chain_has egressd_keep forward blocked4 && set_has pair4_reject "10.20.0.16 . 203.0.113.10" &&
+		chain_has egressd_keep gate_forward blocked4 && set_has pair4_reject "10.20.0.16 . 203.0.113.10" &&
 		set_has blocked4 10.20.0.16
 }
 # back TEXT: since $start all is there in time; told exactly once, also two seconds later.

@@ -58,6 +58,19 @@ for failure in open closed; do
 	else
 		lab_is 0 "$got" "closed: what nobody judges is dropped"
 	fi
+	# A firewall of others that marks as we do: mangle's place and one long after the filter.
+	in_ns gw nft "table inet others {
+		chain early { type filter hook forward priority -150; meta mark set 0x10000000; }
+		chain late { type filter hook forward priority 300; meta mark set 0x20000000; }
+	}"
+	u=$(unseen)
+	lab_start recv outside "$flood" recv 203.0.113.10 7000 60
+	lab_wait 5 lab_receives outside 7000
+	send 203.0.113.10 300
+	lab_stop recv
+	in_ns gw nft delete table inet others
+	lab_is 300 "$(($(unseen) - u))" "$failure: nor does a mark of others pass for ours"
+	lab_is $([ $failure = open ] && echo 300 || echo 0) "$(jq .packets "$LAB_DIR/recv.log")" "$failure: what arrived of it"
 	lab_egressd_config "$LAB_DIR/policy.yaml" failure=$failure runtime_dir="$LAB_DIR/policy.yaml/run"
 	in_ns gw timeout 10 "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml" >"$LAB_DIR/failing.log" 2>&1
 	lab_is 1 $? "$failure: a start that fails"

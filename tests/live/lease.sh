@@ -118,7 +118,7 @@ ctl debug check >/dev/null && ok "every structure is consistent" || not_ok "debu
 
 # --- forged marks, alert mode, off ------------------------------------------------------------------------------------------
 fresh 20 1000 block
-in_ns gw nft 'add chain inet ref forge { type filter hook forward priority 100; }; add rule inet ref forge meta mark set 0x10000000'
+in_ns gw nft 'add chain inet ref forge { type filter hook postrouting priority -200; }; add rule inet ref forge meta mark set 0x10000000'
 sending 2
 wait $sender
 settled
