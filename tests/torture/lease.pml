@@ -1,14 +1,16 @@
 /* lease.pml - the arithmetic of accounts and leases (lib/account.h, lib/lender.h, daemon/leases.h) as a model for spin(1): every
  * interleaving of two workers, the main thread and the kernel's packets, with the engine killed after any step.
  *
- * One account with a limit that enforces, one pair, packets of one unit. A d_step is what the machine does in one instruction, or
- * what nobody else can see the middle of (under the account's lock, or before a flag says it is there).
+ * One pair that ACCOUNTS accounts pay for, each with a limit that enforces (the second's is LIMIT2), packets of one unit. A d_step is
+ * what the machine does in one instruction, or what nobody else can see the middle of (under the account's lock, or before a flag
+ * says it is there).
  *
- * Never, in any reachable state:  more passed than the limit; the kernel passed more on a lease than was granted.
- * In the end, whatever happened:  outstanding 0; charged = passed + what was charged for a packet in hand at a kill (one a worker).
+ * Never, in any reachable state:  more passed than any limit; the kernel passed more on a lease than was granted.
+ * In the end, whatever happened:  for each account, outstanding 0; charged = passed + what was charged for a packet in hand at a kill
+ *                                 (one a worker and kill, or what a refusal had not given back yet).
  *
  * Each of these leaves out one rule of the contracts and must be found to break it: NO_GRACE, NO_SECOND_LOOK, NO_BARRIER,
- * NO_COUNT_BARRIER, COUNT_FIRST, RELATIVE_STEP, NO_RETURN. lease_model.sh runs all of them.
+ * NO_COUNT_BARRIER, COUNT_FIRST, RELATIVE_STEP, NO_RETURN, NO_UNDO, ONE_SHARE. lease_model.sh runs all of them.
  */
 #ifndef LIMIT
 #define LIMIT	4
@@ -25,15 +27,22 @@
 #ifndef KILLS
 #define KILLS	1
 #endif
+#ifndef ACCOUNTS
+#define ACCOUNTS 1
+#endif
+#ifndef LIMIT2
+#define LIMIT2	LIMIT
+#endif
 #define WORKERS 2
+#define LIMIT_OF(a) (a == 0 -> LIMIT : LIMIT2)
 
 /* struct account, account_cold */
-byte spent, cap, leased, outstanding;
-bool lock;
-/* struct lease, its one share, and the step under way */
-byte granted, settled, share_granted, share_settled;
+byte spent[ACCOUNTS], cap[ACCOUNTS], leased[ACCOUNTS], outstanding[ACCOUNTS];
+bool lock[ACCOUNTS];
+/* struct lease, its shares, and the step under way */
+byte granted, settled, share_granted[ACCOUNTS], share_settled[ACCOUNTS];
 bool open, valid;
-byte to_granted, to_settled, to_outstanding, to_leased;
+byte to_share, to_granted, to_settled, to_outstanding, to_leased;
 /* the kernel's: element, quota object, counter; packets amid the rules */
 bool element;
 byte quota, used, counter, amid;
@@ -46,38 +55,62 @@ bool online[WORKERS], turn[WORKERS];
 /* processes */
 bool dead, ready = true, parked[WORKERS], done[WORKERS], kernel_done;
 byte kills = KILLS;
-/* what really happened */
-byte passed, doubled;
-bool charged[WORKERS];
+/* what really happened; paid: accounts that have charged the packet in hand */
+byte passed, doubled[ACCOUNTS];
+byte paid[WORKERS];
 
 inline let_pass() {
 	passed++;
-	assert(passed <= LIMIT)
+	assert(passed <= LIMIT && (ACCOUNTS == 1 || passed <= LIMIT2))
 }
 
 /* account_refresh(), under the lock */
-inline refresh() {
-	cap = (LIMIT > leased + outstanding -> LIMIT - leased - outstanding : 0)
+inline refresh(a) {
+	cap[a] = (LIMIT_OF(a) > leased[a] + outstanding[a] -> LIMIT_OF(a) - leased[a] - outstanding[a] : 0)
 }
 
 /* ---- workers: account_charge(), then ledger_charge() ---- */
 
-inline charge_below(limit) {
-	was = spent;
+inline charge_below(a) {
+	was = spent[a];
 	do
 	:: was >= limit -> break
 	:: was < limit ->
 		d_step {
 			if
-			:: spent == was -> spent++; charged[me] = true
-			:: else -> was = spent
+			:: spent[a] == was -> spent[a] = spent[a] + 1; paid[me] = paid[me] + 1
+			:: else -> was = spent[a]
 			fi
 		}
 		if
-		:: charged[me] -> break
+		:: paid[me] > a -> break
 		:: else
 		fi
 	od
+}
+
+inline charge(a) {
+	limit = cap[a];
+	charge_below(a);
+	if
+	:: paid[me] > a
+	:: else ->
+		d_step { !lock[a] -> lock[a] = true; refresh(a); limit = cap[a] }
+		charge_below(a);
+		lock[a] = false
+	fi
+}
+
+/* [J1] one refused: the earlier ones have it back */
+inline undo() {
+#ifdef NO_UNDO
+	paid[me] = 0
+#else
+	if
+	:: paid[me] > 0 -> d_step { paid[me] = 0; spent[0] = spent[0] - 1 }
+	:: else
+	fi
+#endif
 }
 
 inline batch_end() {
@@ -92,20 +125,20 @@ proctype worker(byte me) {
 		do
 		:: ready && queue[me] > 0 ->
 			d_step { online[me] = true; queue[me]--; slot[me] = RECEIVED }
-			limit = cap;
-			charge_below(limit);
+			charge(0);
+#if ACCOUNTS == 2
+			d_step { limit = 0; was = 0 }
 			if
-			:: charged[me]
-			:: else ->
-				d_step { !lock -> lock = true; refresh(); limit = cap }
-				charge_below(limit);
-				lock = false
+			:: paid[me] > 0 -> charge(1)	/* in ascending order */
+			:: else
 			fi;
+#endif
 			if
-			:: charged[me] ->
+			:: paid[me] == ACCOUNTS ->
 				d_step { slot[me] = PASS; limit = 0; was = 0 }
-				d_step { let_pass(); charged[me] = false; batch_end() }
+				d_step { let_pass(); paid[me] = 0; batch_end() }
 			:: else ->
+				undo();
 				d_step { limit = 0; was = 0; batch_end() }	/* refused */
 			fi
 		:: ready && queue[me] == 0 && kernel_done -> done[me] = true; goto out
@@ -146,32 +179,43 @@ proctype kernel() {
 /* ---- the main thread ---- */
 
 /* step_share(): absolute values behind one flag */
-inline step() {
+inline step_share(k) {
 	if
-	:: granted == share_granted && settled == share_settled
+	:: granted == share_granted[k] && settled == share_settled[k]
 	:: else ->
 		d_step {
-			!lock -> lock = true;
-			to_granted = granted; to_settled = settled;
-			to_outstanding = outstanding + granted - share_granted - (settled - share_settled);
-			to_leased = leased + settled - share_settled;
+			!lock[k] -> lock[k] = true;
+			to_share = k; to_granted = granted; to_settled = settled;
+			to_outstanding = outstanding[k] + granted - share_granted[k] - (settled - share_settled[k]);
+			to_leased = leased[k] + settled - share_settled[k];
 			valid = true
 		}
 		step_apply();
-		d_step { valid = false; refresh(); lock = false; to_granted = 0; to_settled = 0; to_outstanding = 0; to_leased = 0 }
+		d_step {
+			valid = false; refresh(k); lock[k] = false;
+			to_share = 0; to_granted = 0; to_settled = 0; to_outstanding = 0; to_leased = 0
+		}
 	fi
+}
+
+/* One share after the other. */
+inline step() {
+	step_share(0)
+#if ACCOUNTS == 2 && !defined(ONE_SHARE)
+	; step_share(1)
+#endif
 }
 
 inline step_apply() {
 #ifdef RELATIVE_STEP
-	outstanding = outstanding + to_granted - share_granted - (to_settled - share_settled);
-	leased = leased + to_settled - share_settled;
+	outstanding[to_share] = outstanding[to_share] + to_granted - share_granted[to_share] - (to_settled - share_settled[to_share]);
+	leased[to_share] = leased[to_share] + to_settled - share_settled[to_share];
 #else
-	outstanding = to_outstanding;
-	leased = to_leased;
+	outstanding[to_share] = to_outstanding;
+	leased[to_share] = to_leased;
 #endif
-	share_granted = to_granted;
-	share_settled = to_settled
+	share_granted[to_share] = to_granted;
+	share_settled[to_share] = to_settled
 }
 
 inline settle_to(count) {
@@ -204,12 +248,34 @@ inline sent_on_is() {
 	d_step { sent_on = (seen_used > settled + sent_on -> seen_used - settled : sent_on); seen_used = 0; count = 0 }
 }
 
+/* The tightest account's headroom: each is looked at by itself. */
+inline head_of(head) {
+	d_step { !lock[0] -> refresh(0); head = (cap[0] > spent[0] -> cap[0] - spent[0] : 0) }
+#if ACCOUNTS == 2
+	d_step {
+		!lock[1] -> refresh(1);
+		if
+		:: spent[1] >= cap[1] -> head = 0
+		:: spent[1] < cap[1] && cap[1] - spent[1] < head -> head = cap[1] - spent[1]
+		:: else
+		fi
+	}
+#endif
+}
+
+inline stands_now() {
+	d_step { !lock[0] -> refresh(0); stands = (spent[0] <= cap[0]) }
+#if ACCOUNTS == 2
+	d_step { !lock[1] -> refresh(1); stands = stands && (spent[1] <= cap[1]) }
+#endif
+}
+
 inline grant() {
 #ifdef COUNT_FIRST
 	count = counter;
 #endif
 	seen_used = used;
-	d_step { !lock -> refresh(); head = (cap > spent -> cap - spent : 0) }
+	head_of(head);
 	if
 	:: head == 0 ->
 		seen_used = 0;
@@ -232,7 +298,7 @@ inline grant() {
 		count = counter;
 #endif
 		sent_on_is();
-		d_step { !lock -> refresh(); stands = (spent <= cap) }
+		stands_now();
 #ifdef NO_SECOND_LOOK
 		stands = true;
 #endif
@@ -271,16 +337,26 @@ inline recover() {
 	do
 	:: i < WORKERS ->
 		if
-		:: slot[i] == PASS -> d_step { let_pass(); slot[i] = FREE; charged[i] = false }
+		:: slot[i] == PASS -> d_step { let_pass(); slot[i] = FREE; paid[i] = 0 }
 		:: slot[i] == RECEIVED -> d_step {	/* judged again */
-			doubled = doubled + charged[i]; charged[i] = false; queue[i]++; slot[i] = FREE }
+			doubled[0] = doubled[0] + (paid[i] > 0);
+#if ACCOUNTS == 2
+			doubled[1] = doubled[1] + (paid[i] > 1);
+#endif
+			paid[i] = 0; queue[i]++; slot[i] = FREE }
 		:: else
 		fi;
 		i++
 	:: else -> break
 	od;
 	skip;	/* a loop may not end in a d_step */
-	d_step { lock = false; i = 0; online[0] = false; online[1] = false }
+	d_step {
+		lock[0] = false;
+#if ACCOUNTS == 2
+		lock[1] = false;
+#endif
+		i = 0; online[0] = false; online[1] = false
+	}
 	if
 	:: valid -> step_apply(); valid = false
 	:: else
@@ -290,7 +366,13 @@ inline recover() {
 	:: open -> recall()
 	:: else
 	fi;
-	d_step { refresh(); ready = true }
+	d_step {
+		refresh(0);
+#if ACCOUNTS == 2
+		refresh(1);
+#endif
+		ready = true
+	}
 }
 
 inline forget() {
@@ -310,8 +392,11 @@ proctype main_thread() {
 		do
 		:: !open && grants > 0 ->
 			d_step { /* a new generation: another object, another counter */
-				grants--; granted = 0; settled = 0; share_granted = 0; share_settled = 0; quota = 0; used = 0;
-				counter = 0; sent_on = 0; fresh = true }
+				grants--; granted = 0; settled = 0; share_granted[0] = 0; share_settled[0] = 0;
+#if ACCOUNTS == 2
+				share_granted[1] = 0; share_settled[1] = 0;
+#endif
+				quota = 0; used = 0; counter = 0; sent_on = 0; fresh = true }
 			open = true;
 			grant()
 		:: open && grants > 0 -> grants--; grant()
@@ -324,9 +409,15 @@ proctype main_thread() {
 		d_step { forget(); ready = false; dead = false }
 	od;
 out:
-	assert(outstanding == 0);
-	assert(spent + leased == passed + doubled);
-	assert(doubled <= KILLS * WORKERS)
+	i = 0;
+	do
+	:: i < ACCOUNTS ->
+		assert(outstanding[i] == 0);
+		assert(spent[i] + leased[i] == passed + doubled[i]);
+		assert(doubled[i] <= KILLS * WORKERS);
+		i++
+	:: else -> break
+	od
 }
 
 proctype killer() {
@@ -338,7 +429,10 @@ end:
 
 init {
 	atomic {
-		cap = LIMIT;
+		cap[0] = LIMIT;
+#if ACCOUNTS == 2
+		cap[1] = LIMIT2;
+#endif
 		run worker(0);
 		run worker(1);
 		run kernel();

@@ -40,16 +40,24 @@ finds() { # RULE DEFINE...
 killed=(-DLIMIT=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1 -DKILLS=1)
 raised=(-DLIMIT=3 -DQUEUED=0 -DLEASED=3 -DGRANTS=2)
 both=(-DLIMIT=3 -DQUEUED=1 -DLEASED=2 -DGRANTS=2 -DKILLS=0)
+two=(-DACCOUNTS=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1)
 holds "a kill after any step" "${killed[@]}"
 holds "raised and recalled, three leased packets, a kill after any step" "${raised[@]}" -DKILLS=1
 holds "two workers beside two grants" "${both[@]}"
+holds "two accounts, the first is the tighter, a kill after any step" -DLIMIT=1 -DLIMIT2=2 "${two[@]}" -DKILLS=1
+holds "two accounts, the second is the tighter, raised and recalled, a kill after any step" \
+	-DACCOUNTS=2 -DLIMIT=3 -DLIMIT2=2 -DQUEUED=0 -DLEASED=2 -DGRANTS=2 -DKILLS=1
 for rule in NO_GRACE NO_SECOND_LOOK NO_BARRIER RELATIVE_STEP NO_RETURN; do
 	finds $rule "${killed[@]}"
 done
 for rule in COUNT_FIRST NO_COUNT_BARRIER; do
 	finds $rule "${raised[@]}" -DKILLS=0
 done
+finds ONE_SHARE -DLIMIT=3 -DLIMIT2=2 "${two[@]}" -DKILLS=0
+finds NO_UNDO -DLIMIT=2 -DLIMIT2=1 "${two[@]}" -DKILLS=0
 if [ "${MODEL_MORE:-0}" = 1 ]; then
+	holds "two accounts, the second is the tighter, a kill after any step" -DLIMIT=2 -DLIMIT2=1 "${two[@]}" -DKILLS=1
+	holds "two accounts, three leased packets, a kill" -DACCOUNTS=2 -DLIMIT=3 -DLIMIT2=2 -DQUEUED=0 -DLEASED=3 -DGRANTS=2 -DKILLS=1
 	holds "two kills" -DLIMIT=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1 -DKILLS=2
 	holds "a kill, two grants, three packets" -DLIMIT=3 -DQUEUED=1 -DLEASED=2 -DGRANTS=2 -DKILLS=1
 fi
