@@ -153,6 +153,7 @@ static void run(struct engine *e, int timer, int sigfd)
 		if (ready == 0) {
 			answers_review(e, clock_mono());
 			leases_review(e);
+			leases_go_on(e);
 		}
 		if (ready <= 0)
 			continue;
@@ -166,6 +167,10 @@ static void run(struct engine *e, int timer, int sigfd)
 			leases_review(e);	/* first: packets may wait for it */
 		if (p[5].revents && enforce_watch(e, clock_mono()))
 			(void)eventfd_write(FD_BELL, 1);
+		if (p[0].revents & POLLHUP)
+			p[0].fd = -1;
+		else if (p[0].revents)
+			command_take(e);
 		if (p[1].revents && read(e->wake, &n, sizeof(n)) == sizeof(n)) {
 			blocked_review(e, clock_mono());
 			(void)eventfd_write(FD_BELL, 1);
@@ -174,10 +179,7 @@ static void run(struct engine *e, int timer, int sigfd)
 			second(e);
 			(void)eventfd_write(FD_BELL, 1);
 		}
-		if (p[0].revents & POLLHUP)
-			p[0].fd = -1;
-		else if (p[0].revents)
-			command_take(e);
+		leases_go_on(e);
 	}
 }
 

@@ -17,8 +17,10 @@ struct leases *leases_new(void)
 {
 	struct leases *s = calloc(1, sizeof(*s));
 
-	if (s)
+	if (s) {
 		s->inherited = s->leftover = s->due = true;
+		s->low = LEASE_SLOTS;
+	}
 	return s;
 }
 
@@ -113,6 +115,8 @@ static void raise_all(struct engine *e)
 	unsigned n = 0, nnear = 0;
 	bool counts = false;
 
+	if (s->nwant == 0)
+		return;
 	for (unsigned i = 0; i < s->nwant; i++) {
 		grant[i] = lease_grant(&e->judge, s->want[i], s->live[s->want[i]].rate, now, &account);
 		if (is_to_count(&s->live[s->want[i]], grant[i]))
@@ -290,6 +294,8 @@ int leases_due_ms(const struct engine *e)
 	const struct leases *s = e->leases;
 	const uint64_t now = clock_mono().ns;
 
+	if (s->low < LEASE_SLOTS)
+		return 0;
 	if (s->forget == FORGET_SOON)
 		return s->forget_ns > now ? (int)((s->forget_ns - now) / NS_PER_MS) + 1 : 0;
 	return s->quiet ? QUIET_MS : -1;
@@ -331,9 +337,10 @@ static bool misses_some(const struct engine *e)
 
 void leases_second(struct engine *e)
 {
+	struct leases *s = e->leases;
 	struct mono now = clock_mono();
 
-	if (e->leases->due) {
+	if (s->due) {
 		leases_end_all(e);
 		return;
 	}
@@ -343,9 +350,9 @@ void leases_second(struct engine *e)
 		return;
 	if (leases_settle(e) < 0)
 		return;	/* rules_present() tells why */
-	if (e->leases->nforeign || misses_some(e)) {
+	if (s->nforeign || misses_some(e)) {
 		enforce_worry(e, HEALTH_RULES_FLUSHED);
-		log_warning("somebody %s; all of them are ended", e->leases->nforeign ? "made leases" : "removed leases of ours");
+		log_warning("somebody %s; all of them are ended", s->nforeign ? "made leases" : "removed leases of ours");
 		leases_end_all(e);
 		return;
 	}
@@ -353,9 +360,22 @@ void leases_second(struct engine *e)
 		if (lease_is_open(e, i) && look_at(e, i, now))
 			leases_add_end(e, i);
 	leases_end(e);
-	/* After all ends: a grant that fails may end others. */
-	for (uint32_t i = 0; i < LEASE_SLOTS && !e->leases->due; i++)
-		if (lease_is_open(e, i) && is_low(e, i))
-			want(e, i, e->leases->live[i].rate);
+	if (s->low >= LEASE_SLOTS)
+		s->low = 0;
+}
+
+void leases_go_on(struct engine *e)
+{
+	struct leases *s = e->leases;
+
+	while (s->low < LEASE_SLOTS) {
+		const uint32_t slot = s->low++;
+
+		if (!lease_is_open(e, slot) || !is_low(e, slot))
+			continue;
+		want(e, slot, s->live[slot].rate);
+		if (s->nwant == 0)
+			return;		/* a transaction is full, and done */
+	}
 	raise_all(e);
 }

@@ -14,7 +14,8 @@
  *                  again (NF_REPEAT); their ids are in the area, so a killed engine's successor repeats them. A recall that takes
  *                  longer has them refused, but nothing blocked for a second (LEASE_HOLDS).
  * [M5] Restart     a new engine ends what it finds: the kernel's counters settle it, the rest is returned, and the busy are leased again.
- * [M6] Bounded     LEASE_SLOTS at most; RULES_LEASES a transaction; the second's work is one dump and a few steps a lease.
+ * [M6] Bounded     LEASE_SLOTS at most; RULES_LEASES a transaction; the second's work is one dump and a few steps a lease, then
+ *                  one transaction of raises at a time: commands, and packets that wait, come between.
  * Threads          leases_note() by workers, all else by the main thread.
  */
 #pragma once
@@ -52,6 +53,7 @@ bool leases_note(struct engine_worker *w, const struct judge_packet *v);
 void leases_review(struct engine *e);		/* after a wake, when rules_disturbed() was asked, and when due */
 int leases_due_ms(const struct engine *e);	/* for poll(2); -1: nothing waits */
 void leases_second(struct engine *e);
+void leases_go_on(struct engine *e);		/* at the end of each turn of the loop: the next transaction of what the second's look began */
 void leases_end_all(struct engine *e);		/* policy, decisions, stop, a table that was removed; at start [M5] */
 void leases_end_between(struct engine *e, const struct prefix *src, const struct prefix *dst);	/* a decision; dst of length 0: anywhere */
 void leases_end_spent(struct engine *e);	/* accounts were blocked */

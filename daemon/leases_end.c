@@ -121,10 +121,11 @@ void leases_end_all(struct engine *e)
 	if (!s->due && atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed) == 0)
 		return;
 	s->nwant = s->nending = 0;
+	s->low = LEASE_SLOTS;
 	r = rules_lease_end_all(e->rules);
 	rules_lease_grace();
 	s->closing = true;
-	if (r == 0)
+	if (r == 0 || r == -ENOENT)	/* others removed the chain; the counters may stand yet */
 		r = leases_settle(e);
 	s->closing = false;
 	if (r < 0 && r != -ENOENT) {

@@ -23,6 +23,7 @@ struct leases {
 	struct live live[LEASE_SLOTS];
 	uint32_t want[RULES_LEASES];
 	unsigned nwant;
+	uint32_t low;			/* from here on the second's look has not topped up yet; LEASE_SLOTS: it has */
 	uint32_t ending[LEASE_SLOTS];	/* leases_end() takes them, all in one grace period */
 	unsigned nending;
 	unsigned nforeign;	/* elements that are no lease of ours, in the last dump, and what passed by them */
