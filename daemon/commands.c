@@ -12,6 +12,8 @@
 #include "hash.h"
 #include "log.h"
 
+#define CHECK_NS NS_PER_S	/* how long sums may be caught in between */
+
 /* ---- to the supervisor and the relay ---- */
 
 void engine_tell(int sock, uint16_t kind, uint64_t token, int32_t result, uint32_t count, const char *text, int fd)
@@ -82,16 +84,16 @@ static void set_policy(struct engine *e, const struct proto_msg *m, int fd)
 
 int engine_check(const struct engine *e, const char **ret_why)
 {
-	int r = 0;
+	const uint64_t until = clock_mono().ns + CHECK_NS;
 
 	/* Workers go on meanwhile: a count caught in between is looked at again. */
-	for (int i = 0; i < 20; i++) {
-		r = area_check(&e->area, ret_why);
-		if (r == 0)
-			break;
+	for (;;) {
+		const int r = area_check(&e->area, ret_why);
+
+		if (r == 0 || clock_mono().ns >= until)
+			return r;
 		usleep(5000);
 	}
-	return r;
 }
 
 static void check_area(const struct engine *e, const struct proto_msg *m)
@@ -125,15 +127,17 @@ static int unblock(struct engine *e, const struct proto_decision *d, struct mono
 static int decide(struct engine *e, const struct proto_msg *m, struct mono now, uint32_t *count, char text[200])
 {
 	const struct proto_decision *d = &m->u.decision;
-	struct area_dynamic x = dynamic_of(d, now);
+	struct area_dynamic x;
 
 	*count = 1;
 	switch (m->kind) {
 	case PROTO_UNBLOCK:
 		return unblock(e, d, now, count, text);
 	case PROTO_ALLOW:
+		x = dynamic_of(d, now);
 		return judge_allow(&e->judge, &x, now);
 	case PROTO_BLOCK:
+		x = dynamic_of(d, now);
 		return judge_block(&e->judge, &x, now);
 	case PROTO_OBSERVE:
 		atomic_store_explicit(&e->area.h->observe_until_ns, d->ttl_s ? mono_add_s(now, d->ttl_s).ns : 0,

@@ -158,7 +158,7 @@ static int apply(struct engine *e, const struct engine_policy *p, bool all, cons
 	free(exit_host);
 	if (r < 0)
 		return r;
-	atomic_store_explicit(&e->area.h->rules_in, 1, memory_order_relaxed);
+	atomic_store_explicit(&e->area.h->rules_in, RULES_LAYOUT, memory_order_relaxed);
 	if (e->config.leases && !rules_leases(e->rules) && !atomic_load_explicit(&e->area.h->flavour, memory_order_relaxed))
 		log_notice("this kernel has no maps to quotas: no leases, every packet is judged by the engine");
 	__atomic_store_n(&e->leases_on, e->config.leases && rules_leases(e->rules), __ATOMIC_RELAXED);
@@ -364,9 +364,10 @@ bool enforce_watch(struct engine *e, struct mono now)
 
 void enforce_start(struct engine *e)
 {
-	bool flushed = atomic_load_explicit(&e->area.h->rules_in, memory_order_relaxed) && rules_present(e->rules) == 0;
+	/* Those of another version lack chains that nobody removed. */
+	const bool same = atomic_load_explicit(&e->area.h->rules_in, memory_order_relaxed) == RULES_LAYOUT;
 
-	if (flushed) {
+	if (same && rules_present(e->rules) == 0) {
 		enforce_worry(e, HEALTH_RULES_FLUSHED);
 		log_warning("somebody removed our kernel rules while no engine ran; putting them back");
 	}

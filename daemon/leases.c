@@ -214,6 +214,8 @@ static void hinted(struct engine *e, const struct lease_hint *h, struct mono now
 	uint32_t slot;
 
 	e->leases->hints++;
+	if (e->leases->due || e->leases->forget != FORGET_NONE)
+		return;		/* all were ended amid the round: what is granted now would be forgotten with them */
 	if (!e->policy || lease_key_of(&e->judge, h, &key) < 0)
 		return;
 	slot = lease_find(&e->area, &key);

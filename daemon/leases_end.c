@@ -9,6 +9,7 @@
 
 #define DUMP_FROM    32			/* leases to settle: one dump is cheaper than that many questions */
 #define FORGET_AFTER (20 * NS_PER_MS)	/* thousands of objects keep a processor busy that the answer's way needs */
+#define FORGET_AGAIN (100 * NS_PER_MS)
 
 bool lease_is_open(const struct engine *e, uint32_t slot)
 {
@@ -140,8 +141,8 @@ void leases_end_all(struct engine *e)
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++) {
 		if (!lease_is_open(e, i))
 			continue;
-		/* -ENOENT: others removed the table. One not seen that a dead engine left had been charged and never got there. */
-		if (r < 0 || (!s->live[i].seen && !s->live[i].fresh && !s->inherited))
+		/* -ENOENT: others removed the counters. One not seen that a dead engine left had been charged and never got there. */
+		if (!s->live[i].fresh && (r < 0 || (!s->live[i].seen && !s->inherited)))
 			lost(e, i, now);
 		lease_close(&e->judge, i, now);
 		lease_drop(e, i);
@@ -149,7 +150,7 @@ void leases_end_all(struct engine *e)
 	}
 	s->due = s->inherited = false;
 	s->forget = FORGET_SOON;
-	s->forget_ns = now.ns + FORGET_AFTER;
+	s->forget_ns = clock_mono().ns + FORGET_AFTER;
 	recalled(e, n);
 }
 
@@ -165,6 +166,11 @@ bool leases_forget(struct engine *e)
 	if (clock_mono().ns < s->forget_ns)
 		return false;
 	r = rules_lease_forget_all(e->rules);
+	if (r == -EAGAIN) {
+		s->forget = FORGET_SOON;
+		s->forget_ns = clock_mono().ns + FORGET_AGAIN;
+		return false;
+	}
 	s->forget = r < 0 && r != -ENOENT ? FORGET_FAILED : FORGET_NONE;
 	s->leftover = s->forget == FORGET_FAILED;
 	if (s->leftover) {

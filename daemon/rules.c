@@ -323,7 +323,6 @@ static void lists(const struct rules_spec *s, const void *list[LISTS], size_t le
 	len[3] = s->ndevices * sizeof(*s->device);
 }
 
-/* NULL: no memory, and so the next is not known to be the same. */
 static struct rules_spec *copy_of(const struct rules_spec *s)
 {
 	struct rules_spec *c;
@@ -372,6 +371,7 @@ bool rules_are(const struct rules *r, const struct rules_spec *s)
 int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour, const char **ret_what)
 {
 	const struct rules_marks m = marks_of(spec);
+	struct rules_spec *copy;
 	struct nft_batch b;
 	bool owned = false;
 	int e;
@@ -387,6 +387,10 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	e = first_sets(r, spec, owned, ret_what);
 	if (e < 0)
 		return e;
+	*ret_what = "memory";
+	copy = copy_of(spec);
+	if (!copy)
+		return -ENOMEM;
 	/* The owning socket may write both tables, so both change in the same instant [U1]. */
 	nft_batch_begin(&b, &r->owner);
 	sets(r, &b, spec, owned);
@@ -402,11 +406,13 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	ask_and_go_on(&b, r, spec, &m, !r->held);
 	queue_rules(&b, r, spec, &m);
 	e = nft_batch_commit(&b, ret_what);
-	if (e < 0)
+	if (e < 0) {
+		free(copy);
 		return e;
+	}
 	*ret_flavour = r->flavour;
 	free(r->spec);
-	r->spec = copy_of(spec);
+	r->spec = copy;
 	remember_use(r);
 	return 0;
 }

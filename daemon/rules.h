@@ -35,6 +35,8 @@
 #include "addr.h"
 #include "compiler.h"
 
+#define RULES_LAYOUT 2	/* of the tables' chains; rises when they change */
+
 enum rules_flavour { RULES_NATIVE_QUEUE = 1, RULES_XT_NFQUEUE };
 
 struct rules_spec {

@@ -288,7 +288,8 @@ int rules_lease_forget_all(struct rules *r)
 		e = 0;
 	if (e < 0 || !r->held)
 		return e;
-	return r->spec ? rules_ask_leases(r, true) : -EAGAIN;	/* with the next apply's */
+	e = r->spec ? rules_ask_leases(r, true) : -EAGAIN;
+	return e == -ENOENT ? -EAGAIN : e;
 }
 
 void rules_lease_grace(void)

@@ -41,7 +41,7 @@ int rules_lease_forget(struct rules *r, const struct rules_lease *v, size_t n) M
 
 /* All of them, whatever is there, in several transactions. Ended: the queue chain asks no lease (-ENOENT: it is not there); before the
  * first apply the maps are emptied instead, and a missing one is no error. Forgotten: no element, counter or object is left, and
- * leases are asked again. -EAGAIN: after the next apply. */
+ * leases are asked again. -EAGAIN: there is no chain to ask them (nothing was applied yet, or others removed it): after the next apply. */
 int rules_lease_end_all(struct rules *r) MUST_CHECK;
 int rules_lease_forget_all(struct rules *r) MUST_CHECK;
 

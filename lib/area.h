@@ -109,7 +109,7 @@ struct area_header {
 	uint64_t egress_base, unseen_base, unseen_packets_base;
 	struct area_blind blind;
 	_Atomic uint64_t queue_dropped, user_dropped;	/* /proc/net/netfilter/nfnetlink_queue */
-	_Atomic uint32_t rules_in;	/* 1: kernel rules in place */
+	_Atomic uint32_t rules_in;	/* kernel rules in place, of that RULES_LAYOUT (daemon/rules.h); 0: none */
 	_Atomic uint32_t flavour;	/* enum rules_flavour: native queue or xt NFQUEUE */
 	_Atomic uint32_t blocks;	/* accounts blocked now */
 	_Atomic uint32_t braked;

@@ -70,7 +70,8 @@ for failure in open closed; do
 	lab_stop recv
 	in_ns gw nft delete table inet others
 	lab_is 300 "$(($(unseen) - u))" "$failure: nor does a mark of others pass for ours"
-	lab_is $([ $failure = open ] && echo 300 || echo 0) "$(jq .packets "$LAB_DIR/recv.log")" "$failure: what arrived of it"
+	[ $failure = open ] && want=300 || want=0
+	lab_is $want "$(jq .packets "$LAB_DIR/recv.log")" "$failure: what arrived of it"
 	lab_egressd_config "$LAB_DIR/policy.yaml" failure=$failure runtime_dir="$LAB_DIR/policy.yaml/run"
 	in_ns gw timeout 10 "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml" >"$LAB_DIR/failing.log" 2>&1
 	lab_is 1 $? "$failure: a start that fails"

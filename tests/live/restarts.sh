@@ -1,6 +1,6 @@
 #!/bin/bash
 # restarts.sh - a child that dies again and again before it ever worked ends the service; deaths that lie apart do not (supervisor.h
-# [V3]).
+# [V3]). A policy that comes seconds after the engine is none of its failures.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
@@ -33,4 +33,20 @@ code=0
 wait "$(lab_pid egressd)" || code=$?
 lab_is 1 "$code" "the fifth in a row ends the service"
 lab_is 1 "$(grep -c 'cannot start: a process dies again and again' "$LAB_DIR/egressd.log")" "and it says why, once"
+
+cat >"$LAB_DIR/late.yaml" <<END
+version: 1
+mode: enforce
+inside: [10.0.0.0/8]
+rules:
+  - {name: pair, from: inside, to: outside, per: pair, limit: {24h: 5GB}, action: block}
+END
+(
+	sleep 3.2
+	cat "$LAB_DIR/late.yaml" >"$LAB_DIR/policy.yaml"
+) &
+lab_egressd_restart || exit 1
+sleep 1.5	# a health alert comes with the second
+lab_is "" "$(grep -E '^<[0-4]>|health:' "$LAB_DIR/egressd.log")" "a policy that comes late: no error, no alert"
+lab_egressd_stop && ok "stops" || not_ok "does not stop"
 lab_done
