@@ -1,7 +1,8 @@
 /* fd_store.c - a service manager in small: starts a Type=notify program, keeps the descriptors it hands over, and gives them
  * back to its successor.
  *
- *   fd_store PROGRAM ARGUMENTS...
+ *   fd_store WATCHDOG PROGRAM ARGUMENTS...
+ * WATCHDOG: so many seconds without "WATCHDOG=1" after READY end the program by SIGABRT, which is told as "watchdog".
  * SIGUSR1: `kill -9` of the program, then it is started again with what was kept (an upgrade, a crash). SIGTERM: the program is
  * ended by SIGTERM, and so are we. On stdout: "ready N" when start N says READY=1, "kept N" (descriptors) at each start,
  * "exit CODE" at the end. See sd_pid_notify_with_fds(3), sd_listen_fds(3).
@@ -19,6 +20,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KEPT_MAX 64
@@ -28,6 +30,7 @@ static struct kept {
 	char name[64];
 } kept[KEPT_MAX];
 static int nkept, starts;
+static time_t fed;	/* 0: not ready yet */
 
 static void start(char **argv, pid_t *ret_pid)
 {
@@ -38,6 +41,7 @@ static void start(char **argv, pid_t *ret_pid)
 	printf("kept %d\n", nkept);
 	fflush(stdout);
 	starts++;
+	fed = 0;
 	pid = fork();
 	if (pid < 0)
 		exit(1);
@@ -115,6 +119,8 @@ static void hear(int sock)
 			close(fds[i]);
 		}
 	}
+	if (strstr(text, "READY=1") || strstr(text, "WATCHDOG=1"))
+		fed = time(NULL);
 	if (strstr(text, "READY=1")) {
 		printf("ready %d\n", starts);
 		fflush(stdout);
@@ -129,8 +135,8 @@ int main(int argc, char **argv)
 	sigset_t set;
 	pid_t pid;
 
-	if (argc < 2) {
-		fprintf(stderr, "usage: fd_store PROGRAM ARGUMENTS...\n");
+	if (argc < 3 || atoi(argv[1]) < 1) {
+		fprintf(stderr, "usage: fd_store WATCHDOG PROGRAM ARGUMENTS...\n");
 		return 2;
 	}
 	snprintf(path, sizeof(path), "@egressd-test-%d", (int)getpid());	/* abstract: nothing to clean up */
@@ -145,13 +151,18 @@ int main(int argc, char **argv)
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	sigfd = signalfd(-1, &set, SFD_CLOEXEC);
-	start(argv + 1, &pid);
+	start(argv + 2, &pid);
 	for (;;) {
 		struct pollfd p[] = { { .fd = sock, .events = POLLIN }, { .fd = sigfd, .events = POLLIN } };
 		struct signalfd_siginfo si;
 
-		if (poll(p, 2, -1) < 0)
+		if (poll(p, 2, 1000) < 0)
 			continue;
+		if (fed && time(NULL) - fed > atoi(argv[1])) {
+			puts("watchdog");
+			kill(pid, SIGABRT);
+			fed = 0;
+		}
 		if (p[0].revents)
 			hear(sock);
 		if (!p[1].revents || read(sigfd, &si, sizeof(si)) != sizeof(si))
@@ -159,7 +170,7 @@ int main(int argc, char **argv)
 		if (si.ssi_signo == SIGUSR1) {
 			kill(pid, SIGKILL);
 			waitpid(pid, &status, 0);
-			start(argv + 1, &pid);
+			start(argv + 2, &pid);
 		} else if (si.ssi_signo == SIGTERM) {
 			kill(pid, SIGTERM);
 		} else if (waitpid(pid, &status, WNOHANG) == pid) {

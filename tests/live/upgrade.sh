@@ -1,6 +1,6 @@
 #!/bin/bash
 # upgrade.sh - `kill -9` of the supervisor under a service manager that keeps its descriptors: nothing lost, nothing unseen, sums
-# and blocks as they were. FAULTS row 3.
+# and blocks as they were. FAULTS row 3. A hanging engine is replaced before that manager's patience ends.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
@@ -16,7 +16,8 @@ rules:
   - {name: bulk-leak, from: 10.20.0.0/24, to: outside, per: pair, limit: {1h: 20MB}, action: block, severity: high}
 END
 lab_egressd_config "$LAB_DIR/policy.yaml"
-lab_start egressd gw "$EGRESSD_BUILD/tests/live/fd_store" "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
+patience=$(sed -n 's/^WatchdogSec=\([0-9]*\)s$/\1/p' systemd/egressd.service)
+lab_start egressd gw "$EGRESSD_BUILD/tests/live/fd_store" "$patience" "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
 ready() { grep -qx "ready $1" "$LAB_DIR/egressd.log"; }
 lab_wait 10 ready 1 || { not_ok "egressd starts under a service manager"; exit 1; }
 
@@ -54,6 +55,15 @@ lab_wait 5 lab_listens outside 7001
 in_ns sakura1 "$flood" push -g 1 10.20.0.15 203.0.113.9 7001 100000 >"$LAB_DIR/push2.json"
 lab_is 0 "$(jq .bytes "$LAB_DIR/push2.json")" "the block holds"
 ctl debug check >/dev/null && ok "every structure is consistent" || not_ok "debug check"
+
+supervisor=$(pgrep -P "$(lab_pid egressd)")
+engine=$(pgrep -P "$supervisor" -f '^egressd engine')
+kill -STOP "$engine"
+replaced() { ! kill -0 "$engine" 2>/dev/null; }
+lab_wait $((patience + 5)) replaced && ok "a hanging engine is replaced" || not_ok "a hanging engine is left"
+sleep $((patience / 2))	# the manager would have lost patience by now
+grep -q watchdog "$LAB_DIR/egressd.log" && not_ok "the service manager ended the service" || ok "before the service manager ends the service"
+lab_is "$supervisor" "$(pgrep -P "$(lab_pid egressd)")" "the supervisor goes on"
 lab_stop egressd TERM 10
 lab_is "" "$(in_ns gw nft list tables | grep egressd)" "stop leaves no table"
 lab_done
