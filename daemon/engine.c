@@ -100,13 +100,15 @@ static void second(struct engine *e)
 		__atomic_store_n(&e->worker[i].judge.wall_offset_s, offset, __ATOMIC_RELAXED);
 	blocked_review(e, now);
 	enforce_health(e, now);
+	if (e->policy && !e->rules_due)
+		engine_ready(e);
 	leases_second(e);
 	leases_review(e);
 	if (workers_alive(e, now))
 		engine_tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
 }
 
-/* Every lease has ended and nothing comes any more: what was charged has passed, nothing is out. */
+/* Every lease has ended and nothing comes any more: all records agree, nothing is out. */
 static void add_up(const struct engine *e)
 {
 	const uint64_t out = leases_outstanding(e);
@@ -359,7 +361,8 @@ int engine_main(void)
 	}
 	if (e.policy) {
 		enforce_start(&e);
-		engine_ready(&e);
+		if (!e.rules_due)	/* else when they are in: second() */
+			engine_ready(&e);
 	}
 	run(&e, timer, sigfd);
 	return EXIT_SUCCESS;
