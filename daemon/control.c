@@ -35,7 +35,8 @@ static const char *const id_keys[] = { "id", NULL };
 static const char *const block_keys[] = { "host", "dest", "for_s", "reason", NULL };
 static const char *const grant_keys[] = { "host", "dest", "budget_bytes", "for_s", "reason", NULL };
 static const char *const observe_keys[] = { "for_s", "reason", NULL };
-static const char *const apply_keys[] = { "policy", "confirm_s", NULL };
+static const char *const apply_keys[] = { "policy", "confirm_s", "reason", NULL };
+static const char *const reason_keys[] = { "reason", NULL };
 
 static const struct control_verb verbs[] = {
 	{ "status", false, no_keys, control_status },
@@ -48,9 +49,9 @@ static const struct control_verb verbs[] = {
 	{ "unblock", true, grant_keys, control_unblock },
 	{ "allow", true, grant_keys, control_allow },
 	{ "observe", true, observe_keys, control_observe },
-	{ "reload", true, no_keys, control_reload },
+	{ "reload", true, reason_keys, control_reload },
 	{ "apply", true, apply_keys, control_apply },
-	{ "confirm", true, no_keys, control_confirm },
+	{ "confirm", true, reason_keys, control_confirm },
 };
 
 /* ---- requests ---- */

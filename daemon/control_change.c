@@ -32,7 +32,7 @@ static void log_change(const struct control_call *q, const char *what, const cha
 
 	snprintf(why, sizeof(why), "%.199s", q->why);
 	why[strcspn(why, "\n")] = '\0';
-	log_notice("uid %u: %s%s%s: %s%s%s", q->uid, what, reason ? ", reason: " : "", reason ? reason : "", result,
+	log_notice("uid %u: %s, %s%s: %s%s%s", q->uid, what, reason ? "reason: " : "no reason given", reason ? reason : "", result,
 		   *result && r < 0 && why[0] ? ": " : "", r < 0 ? why : "");
 }
 
@@ -355,11 +355,20 @@ static void set_version(const struct control_call *q, json_t *reply)
 	control_set_text(reply, "path", q->ctx->config->policy);
 }
 
+static int policy_reason(struct control_call *q, const char **ret)
+{
+	return control_text(q, "reason", CONTROL_REASON_MAX, true, ret);
+}
+
 int control_reload(struct control_call *q, json_t *reply)
 {
-	int r = policy_step(q, q->ctx->reload(q->ctx->relay, q->why, sizeof(q->why)));
+	const char *reason;
+	int r = policy_reason(q, &reason);
 
-	log_change(q, "reload", NULL, r);
+	if (r < 0)
+		return r;
+	r = policy_step(q, q->ctx->reload(q->ctx->relay, q->why, sizeof(q->why)));
+	log_change(q, "reload", reason, r);
 	if (r == 0)
 		set_version(q, reply);
 	return r;
@@ -368,12 +377,14 @@ int control_reload(struct control_call *q, json_t *reply)
 int control_apply(struct control_call *q, json_t *reply)
 {
 	uint64_t confirm_s = 0;
-	const char *yaml;
+	const char *yaml, *reason;
 	char what[80], time[16];
 	int r = control_text(q, "policy", 1U << 20, false, &yaml);
 
 	if (r == 0)
 		r = control_number(q, "confirm_s", 1, CONTROL_CONFIRM_MAX, true, &confirm_s);
+	if (r == 0)
+		r = policy_reason(q, &reason);
 	if (r < 0)
 		return r;
 	r = policy_step(q, q->ctx->apply(q->ctx->relay, yaml, strlen(yaml), (unsigned)confirm_s, q->why, sizeof(q->why)));
@@ -381,7 +392,7 @@ int control_apply(struct control_call *q, json_t *reply)
 		snprintf(what, sizeof(what), "apply, to be confirmed within %s", format_duration(confirm_s, time));
 	else
 		snprintf(what, sizeof(what), "apply");
-	log_change(q, what, NULL, r);
+	log_change(q, what, reason, r);
 	if (r < 0)
 		return r;
 	set_version(q, reply);
@@ -392,10 +403,14 @@ int control_apply(struct control_call *q, json_t *reply)
 
 int control_confirm(struct control_call *q, json_t *reply)
 {
+	const char *reason;
 	char *yaml = NULL;
-	int r = q->ctx->confirm(q->ctx->relay, &yaml, q->why, sizeof(q->why));
+	int r = policy_reason(q, &reason);
 
-	log_change(q, "confirm", NULL, r);
+	if (r < 0)
+		return r;
+	r = q->ctx->confirm(q->ctx->relay, &yaml, q->why, sizeof(q->why));
+	log_change(q, "confirm", reason, r);
 	if (r < 0)
 		return r;
 	set_version(q, reply);

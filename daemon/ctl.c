@@ -42,9 +42,10 @@ static const struct verb verbs[] = {
 	  "observe --for TIME --reason TEXT   (--for 0s ends it)" },
 	{ "check", 1, 1, OPT_FORMAT | OPT_CONFIG, 0, { 0 }, NULL, ctl_check,
 	  "check POLICY [-c CONFIG] [--format json|github]" },
-	{ "apply", 1, 1, OPT_CONFIRM | OPT_CONFIG, 0, { 0 }, NULL, ctl_apply, "apply FILE [-c CONFIG] [--confirm TIME]" },
-	{ "confirm", 0, 0, 0, 0, { 0 }, NULL, ctl_confirm, "confirm" },
-	{ "reload", 0, 0, 0, 0, { 0 }, ctl_show_change, NULL, "reload" },
+	{ "apply", 1, 1, OPT_CONFIRM | OPT_CONFIG | OPT_REASON, 0, { 0 }, NULL, ctl_apply,
+	  "apply FILE [-c CONFIG] [--confirm TIME] [--reason TEXT]" },
+	{ "confirm", 0, 0, OPT_REASON, 0, { 0 }, NULL, ctl_confirm, "confirm [--reason TEXT]" },
+	{ "reload", 0, 0, OPT_REASON, 0, { 0 }, ctl_show_change, NULL, "reload [--reason TEXT]" },
 	{ "replay", 0, 0, 0, 0, { 0 }, NULL, NULL, "replay --policy POLICY [-c CONFIG] [--json] PCAP" },
 	{ "debug", 1, 1, 0, 0, { 0 }, NULL, debug, "debug check" },
 };

@@ -286,7 +286,7 @@ static int make_last(const json_t *reply, const char *text, size_t len)
 
 /* ---- apply, confirm ---- */
 
-static json_t *apply_request(const char *text, size_t len, uint64_t confirm_s)
+static json_t *apply_request(const struct ctl *c, const char *text, size_t len, uint64_t confirm_s)
 {
 	json_t *o = json_object(), *policy = json_stringn(text, len);
 
@@ -294,6 +294,8 @@ static json_t *apply_request(const char *text, size_t len, uint64_t confirm_s)
 	json_object_set_new(o, "policy", policy ? policy : json_null());
 	if (confirm_s)
 		json_object_set_new(o, "confirm_s", json_integer((json_int_t)confirm_s));
+	if (c->reason)
+		json_object_set_new(o, "reason", json_string(c->reason));
 	return o;
 }
 
@@ -327,7 +329,7 @@ int ctl_apply(const struct ctl *c)
 	if (read_policy(c->arg[0], &text, &len) < 0)
 		return CTL_NO;
 	code = check_text(c, text, len, c->json ? "json" : "text", false);	/* all errors with their places, before it is sent */
-	reply = code == CTL_OK ? ctl_ask(c, apply_request(text, len, confirm_s)) : NULL;
+	reply = code == CTL_OK ? ctl_ask(c, apply_request(c, text, len, confirm_s)) : NULL;
 	if (reply) {
 		code = ctl_verdict(reply);
 		if (code == CTL_OK)
@@ -344,7 +346,7 @@ int ctl_apply(const struct ctl *c)
 
 int ctl_confirm(const struct ctl *c)
 {
-	json_t *reply = ctl_ask(c, json_pack("{ss}", "verb", "confirm"));
+	json_t *reply = ctl_ask(c, json_pack("{ss, ss*}", "verb", "confirm", "reason", c->reason));
 	const char *text;
 	int code;
 

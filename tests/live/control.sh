@@ -218,15 +218,19 @@ lab_wait 9 stuck && ok "it is told" || not_ok "nobody is told"
 kill -CONT "$engine"
 lab_wait 9 back && ok "the old one returns none the less" || not_ok "still $(limit)"
 lab_is 1 "$(grep -c 'cannot be put back yet' "$LAB_DIR/egressd.log")" "told once"
-code "apply --confirm again" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 10m
-code "confirm" 0 ctl confirm
+code "apply --confirm again" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 10m --reason CHG-9
+code "confirm" 0 ctl confirm --reason CHG-10
+reasons() { grep -oE 'uid 0: (apply|confirm).*CHG-[0-9]+: done' "$LAB_DIR/egressd.log" | grep -oE 'CHG-[0-9]+' | tr '\n' ' '; }
+lab_is "CHG-9 CHG-10 " "$(reasons)" "both are logged with their reasons"
 cmp -s "$LAB_DIR/policy.yaml" "$LAB_DIR/new.yaml" && ok "confirmed: it is the file, to the byte" || not_ok "the file is not the confirmed one"
 code "confirm without anything to confirm" 1 ctl confirm
 policy 7MB >"$LAB_DIR/new.yaml"
 code "apply" 0 ctl apply "$LAB_DIR/new.yaml"
 cmp -s "$LAB_DIR/policy.yaml" "$LAB_DIR/new.yaml" && ok "applied: it is the file" || not_ok "the file is not the applied one"
+grep -q 'uid 0: apply, no reason given: done' "$LAB_DIR/egressd.log" && ok "logged, and that no reason was given" || not_ok "no log line of apply"
 policy 8MB >"$LAB_DIR/policy.yaml"
-code "reload" 0 ctl reload
+code "reload" 0 ctl reload --reason CHG-11
+grep -q 'uid 0: reload, reason: CHG-11: done' "$LAB_DIR/egressd.log" && ok "logged with its reason" || not_ok "no log line of reload"
 lab_is 8000000 "$(limit)" "the file's limit holds"
 cp "$LAB_DIR/bad.yaml" "$LAB_DIR/policy.yaml"
 says "a bad file: the first error is told" 'rulez' ctl reload
