@@ -7,6 +7,7 @@
 #include "log.h"
 
 #define UNCOUNTED_MS 500	/* of its rate in a grant, 20 grace periods: need not be exact */
+#define UNCOUNTED    4		/* raises in turn: a connection that begins outgrows the first few */
 #define QUIET_MS    50		/* between looks at hints that came to nothing */
 #define RESTED	    NS_PER_S	/* between hints: a rate over that says nothing about now */
 #define STALE_S	    30		/* of its rate out: too much */
@@ -85,12 +86,12 @@ static void count_sent_on(struct engine *e, uint32_t slot, struct mono now)
 }
 
 /* A lease that is used up and gets much more is raised without: what it sent on since then is little beside the grant, is taken for
- * used and comes back at the end, and its packets need not be judged for all of the grace period. Not twice in turn. */
+ * used and comes back at the end, and its packets need not be judged for all of the grace period. */
 static bool is_to_count(struct live *v, uint64_t grant)
 {
 	if (!v->depleted)
 		return false;
-	v->uncounted = !v->uncounted && grant >= v->rate / 1000 * UNCOUNTED_MS;
+	v->uncounted = v->uncounted < UNCOUNTED && grant >= v->rate / 1000 * UNCOUNTED_MS ? v->uncounted + 1 : 0;
 	return !v->uncounted;
 }
 

@@ -6,7 +6,7 @@
 
 struct live {			/* of an open lease: what a restart need not know */
 	uint64_t sent_on;	/* of what the quota saw: to the queue, no credit was spent on it; never more than that */
-	bool uncounted;		/* the last raise did not ask for it */
+	unsigned uncounted;	/* so many raises in turn did not ask for it */
 	uint64_t rate;		/* bytes a second */
 	uint64_t mark_ns, mark_bytes;	/* rate is measured from: the pair's bytes then, those in the queue included */
 	uint64_t stale_ns;	/* since when more is out than STALE_S of its rate; 0: it is not */
