@@ -12,6 +12,7 @@
 #define RESTED	    NS_PER_S	/* between hints: a rate over that says nothing about now */
 #define STALE_S	    30		/* of its rate out: too much */
 #define STALE_NS    (10 * NS_PER_S)
+#define BEGINS	    8		/* times the rate before: it begins again just now */
 #define SHORTEST_NS NS_PER_MS	/* a rate is not measured over less */
 
 struct leases *leases_new(void)
@@ -311,13 +312,14 @@ static bool look_at(struct engine *e, uint32_t slot, struct mono now)
 {
 	const struct lease *l = &e->area.lease[slot];
 	struct live *v = &e->leases->live[slot];
+	const uint64_t before = v->rate;
 
 	if (v->broken || lease_is_spent(&e->judge, slot, now))
 		return true;
 	measure(e, slot, now);
 	if (l->granted - l->settled <= v->rate * STALE_S)
 		v->stale_ns = 0;
-	else if (!v->stale_ns)
+	else if (!v->stale_ns || v->rate / BEGINS > before)	/* the next second tells its rate */
 		v->stale_ns = now.ns;
 	return v->stale_ns && now.ns - v->stale_ns >= STALE_NS;
 }
