@@ -130,12 +130,14 @@ static void hear(int sock)
 int main(int argc, char **argv)
 {
 	char path[64];
+	long patience;
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), sigfd, status = 0;
 	sigset_t set;
 	pid_t pid;
 
-	if (argc < 3 || atoi(argv[1]) < 1) {
+	patience = argc < 3 ? 0 : strtol(argv[1], NULL, 10);
+	if (patience < 1) {
 		fprintf(stderr, "usage: fd_store WATCHDOG PROGRAM ARGUMENTS...\n");
 		return 2;
 	}
@@ -158,7 +160,7 @@ int main(int argc, char **argv)
 
 		if (poll(p, 2, 1000) < 0)
 			continue;
-		if (fed && time(NULL) - fed > atoi(argv[1])) {
+		if (fed && time(NULL) - fed > patience) {
 			puts("watchdog");
 			kill(pid, SIGABRT);
 			fed = 0;
