@@ -313,15 +313,17 @@ static bool look_at(struct engine *e, uint32_t slot, struct mono now)
 	const struct lease *l = &e->area.lease[slot];
 	struct live *v = &e->leases->live[slot];
 	const uint64_t before = v->rate;
+	bool begins;
 
 	if (v->broken || lease_is_spent(&e->judge, slot, now))
 		return true;
 	measure(e, slot, now);
+	begins = v->rate / BEGINS > before;	/* the next second tells its rate */
 	if (l->granted - l->settled <= v->rate * STALE_S)
 		v->stale_ns = 0;
-	else if (!v->stale_ns || v->rate / BEGINS > before)	/* the next second tells its rate */
+	else if (!v->stale_ns)
 		v->stale_ns = now.ns;
-	return v->stale_ns && now.ns - v->stale_ns >= STALE_NS;
+	return v->stale_ns && now.ns - v->stale_ns >= STALE_NS && !begins;
 }
 
 static bool is_low(const struct engine *e, uint32_t slot)

@@ -2,14 +2,15 @@
  *
  * [M1] Asked for   a worker hints at a pair each time that it passed another 64 KiB packet by packet; the kernel tells when a lease is
  *                  used up. Nothing is polled for a grant; once a second what passed is settled and the large are topped up. Raising
- *                  one that was used up to a small grant waits for a grace period of the kernel, 5 to 25 ms, to count what it sent on
- *                  to the queue; its packets are judged meanwhile.
+ *                  one that was used up, to a small grant or for the fifth time in turn, waits for a grace period of the kernel, 5 to
+ *                  25 ms, to count what it sent on to the queue; its packets are judged meanwhile.
  * [M2] Worth it    a pair gets one when LEASE_S seconds of its rate are LEASE_MIN at least: 13 kB/s, 9 full packets a second. A lease
  *                  costs 3.2 us a second (tests/bench/leases.sh: 3.2 % of a core for 9,950), a packet in the queue 5.9 us more than
  *                  a leased one (paths.sh flows): it pays from 0.6 packets a second on.
  * [M3] Ends        at once: policy, decision or block that concerns it, an account that runs short. At the second's look: what is
  *                  spent, whose allow or contract ends within LEASE_LAST_S, what others tampered with, what rules pay although a
- *                  contract has room again, or has had 30 s of its rate and more out for 10 s (idle ones are that).
+ *                  contract has room again, or has had 30 s of its rate and more out for 10 s (idle ones are that) and
+ *                  does not begin again just then.
  * [M4] Held        packets of an account that runs short while credit is out wait for the recall, LEASE_HOLD_MS at most, and are judged
  *                  again (NF_REPEAT); their ids are in the area, so a killed engine's successor repeats them. A recall that takes
  *                  longer has them refused, but nothing blocked for a second (LEASE_HOLDS).
