@@ -1,7 +1,8 @@
 /* blocked.c - blocks into the kernel's sets: which elements an account's block is, and what they refused. Main thread only.
  *
  * The queue refuses what is blocked in any case; an element spares it the packets, answers the inside host, and holds while all of us
- * are dead. So where an element would say more than the rule (a contract, an allow in force, ports), there is none.
+ * are dead. So where an element would say more than the rule (a group, a contract of every service, an allow in force), there is
+ * none. One that is of some ports or openers only, or beside a contract that is, has an element for each span of ports that the policy tells apart.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -13,6 +14,7 @@
 #include "log.h"
 
 #define BLOCK_BATCH 256
+#define BLOCK_SHARE (BLOCK_BATCH / 2)
 
 struct block_list {
 	struct rules_block item[BLOCK_BATCH];
@@ -20,15 +22,28 @@ struct block_list {
 	size_t n;
 };
 
-static void add_address(struct block_list *l, uint32_t account, uint8_t kind, bool reject, struct addr src,
-			struct prefix dst, uint64_t ms)
+static int element_order(const struct rules_block *a, const struct rules_block *b)
 {
-	if (l->n == BLOCK_BATCH)
-		return;	/* the rest of a block is the queue's: refused there all the same */
+	const int by_src = addr_cmp(&a->src, &b->src), by_dst = addr_cmp(&a->dst.addr, &b->dst.addr);
+
+	if (a->kind != b->kind)
+		return a->kind < b->kind ? -1 : 1;
+	if (by_src || by_dst)
+		return by_src ? by_src : by_dst;
+	return memcmp(&a->service, &b->service, sizeof(a->service));
+}
+
+/* Of one account at most BLOCK_SHARE, always the first ones: the rest of a block is the queue's, refused there all the same. */
+static void add_element(struct block_list *l, uint32_t account, const struct rules_block *b)
+{
+	size_t first = l->n;
+
+	while (first && l->account[first - 1] == account)
+		first--;
+	if (l->n - first == BLOCK_SHARE || l->n == BLOCK_BATCH)
+		return;
 	l->account[l->n] = account;
-	l->item[l->n++] = (struct rules_block){
-		.kind = kind, .reject = reject, .src = src, .dst = dst, .timeout_ms = ms,
-	};
+	l->item[l->n++] = *b;
 }
 
 static struct prefix out_prefix(const struct account_key *k)
@@ -83,27 +98,51 @@ static uint32_t count_allows(const struct engine *e, uint64_t now_ns)
 	return n;
 }
 
+/* One element, or where it is by service one for each that rule i refuses. from, to: the element's addresses, as the policy knows them. */
+static void subject_elements(const struct policy *p, uint32_t i, const struct policy_src *from, const struct policy_dst *to,
+			     struct rules_block b, uint32_t slot, struct block_list *l)
+{
+	static const uint8_t kind[] = { [FORM_PAIR] = RULES_BLOCK_PAIR, [FORM_HOST] = RULES_BLOCK_HOST,
+					[FORM_PAIR_SERVICE] = RULES_BLOCK_PAIR_SERVICE, [FORM_HOST_SERVICE] = RULES_BLOCK_HOST_SERVICE };
+	const enum policy_form form = policy_form_for(p, i, from, to);
+
+	b.kind = kind[form];
+	if (form == FORM_PAIR || form == FORM_HOST)
+		add_element(l, slot, &b);
+	if (form != FORM_PAIR_SERVICE && form != FORM_HOST_SERVICE)
+		return;
+	for (uint32_t s = 0; s < p->h->nspans; s++)
+		for (unsigned opener = OPENER_INSIDE; policy_span_ports(p, s, &b.service.hi) && opener <= OPENER_OUTSIDE; opener++) {
+			b.service.proto = (uint8_t)p->span[s].proto;
+			b.service.lo = p->span[s].lo;
+			b.service.by_outside = opener == OPENER_OUTSIDE;
+			if (policy_class_refused(p, i, policy_class_index(p, p->span[s].service, opener, 0), from, to))
+				add_element(l, slot, &b);
+		}
+}
+
 static void rule_elements(const struct engine *e, const struct policy_rule *r, const struct account_key *k, uint32_t slot,
 			  uint64_t ms, struct block_list *l)
 {
 	const struct policy *p = &e->policy->view;
-	bool pair = k->kind == SUBJECT_PAIR, reject = r->refuse == REFUSE_REJECT;
-	struct prefix dst = pair ? out_prefix(k) : (struct prefix){ 0 };
+	const bool pair = k->kind == SUBJECT_PAIR;
+	const struct prefix dst = pair ? out_prefix(k) : (struct prefix){ 0 };
 	const struct policy_dst *to = pair ? policy_dst_of(p, &dst.addr) : NULL;
 	struct addr src[BLOCK_BATCH / 4];
-	size_t n = inside_addresses(p, k->in, src, ARRAY_SIZE(src));
+	const size_t n = inside_addresses(p, k->in, src, ARRAY_SIZE(src));
 
 	if (r->form == FORM_ENGINE)
 		return;
 	for (size_t i = 0; i < n; i++) {
+		const struct rules_block b = {
+			.reject = r->refuse == REFUSE_REJECT, .src = src[i], .dst = dst, .timeout_ms = ms,
+		};
+
 		if (pair && addr_is_v4(&src[i]) != (k->out_family == 4))
-			continue;
-		/* Where a contract may share the subject's bytes the queue alone refuses: an element would stop all of them. */
-		if (policy_form_for(p, (uint32_t)(r - p->rule), policy_src_of(p, &src[i]), to) == FORM_ENGINE)
 			continue;
 		if (ms && allowed(e, &src[i], &dst, clock_mono().ns))
 			continue;
-		add_address(l, slot, pair ? RULES_BLOCK_PAIR : RULES_BLOCK_HOST, reject, src[i], dst, ms);
+		subject_elements(p, (uint32_t)(r - p->rule), policy_src_of(p, &src[i]), to, b, slot, l);
 	}
 }
 
@@ -111,14 +150,17 @@ static void dynamic_elements(const struct engine *e, uint32_t uid, uint32_t slot
 {
 	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
 		const struct area_dynamic *d = &e->area.h->dynamic[i];
+		struct rules_block b = { .kind = RULES_BLOCK_HOST, .reject = true, .src = d->src.addr, .timeout_ms = ms };
 
 		/* An ended one still names its addresses until the place is taken again. */
 		if (d->uid != uid || d->src.len != 128)
 			continue;
-		if (d->dst.len == 0)
-			add_address(l, slot, RULES_BLOCK_HOST, true, d->src.addr, (struct prefix){ 0 }, ms);
-		else if (d->dst.len == (addr_is_v4(&d->dst.addr) ? 128 : 64))
-			add_address(l, slot, RULES_BLOCK_PAIR, true, d->src.addr, d->dst, ms);
+		if (d->dst.len) {
+			b.kind = RULES_BLOCK_PAIR;
+			b.dst = d->dst;
+		}
+		if (d->dst.len == 0 || d->dst.len == (addr_is_v4(&d->dst.addr) ? 128 : 64))
+			add_element(l, slot, &b);
 	}
 }
 
@@ -156,7 +198,7 @@ bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct
 	l.n = 0;
 	elements_of(e, account, 1, &l);
 	for (size_t k = 0; k < l.n; k++)
-		if (addr_cmp(&l.item[k].src, src) == 0)
+		if (l.item[k].kind <= RULES_BLOCK_HOST && addr_cmp(&l.item[k].src, src) == 0)
 			return false;
 	return true;
 }
@@ -188,7 +230,7 @@ static void block_changed(void *ctx, uint32_t slot)
 	struct sync *s = ctx;
 	struct account_cold *c = &s->e->area.account_cold[slot];
 
-	if (s->add.n > BLOCK_BATCH / 2 || s->del.n > BLOCK_BATCH / 2)
+	if (s->add.n > BLOCK_SHARE || s->del.n > BLOCK_SHARE)
 		flush_blocks(s);
 	if (is_blocked(&s->e->area, slot) && c->blocked_until_ns > s->now.ns) {
 		c->kernel_refused = 0;
@@ -213,7 +255,7 @@ void blocked_forget(struct engine *e)
 		elements_of(e, i, 0, &s.del);
 		e->area.account_cold[i].announced = 0;
 		mark_for_review(&e->area, i);
-		if (s.del.n > BLOCK_BATCH / 2)
+		if (s.del.n > BLOCK_SHARE)
 			flush_blocks(&s);
 	}
 	flush_blocks(&s);
@@ -228,15 +270,6 @@ struct owners {		/* sorted by element */
 	struct owner *v;
 	size_t n, room;
 };
-
-static int element_order(const struct rules_block *a, const struct rules_block *b)
-{
-	int by_src = addr_cmp(&a->src, &b->src);
-
-	if (a->kind != b->kind)
-		return a->kind < b->kind ? -1 : 1;
-	return by_src ? by_src : addr_cmp(&a->dst.addr, &b->dst.addr);
-}
 
 static int owner_order(const void *x, const void *y)
 {

@@ -194,6 +194,8 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 	resolve_ifaces(e, p);
 	p->version = version;
 	p->no = ++e->next_no;
+	if (!rules_stand)
+		blocked_settle(e);	/* elements of services count from zero after it */
 	r = rules_stand ? 0 : apply(e, p, e->rules_due, &what);	/* first: it is atomic and may fail, what follows cannot */
 	if (r < 0) {
 		snprintf(why, 200, "kernel rules: %s: %s", what, strerror(-r));
@@ -372,8 +374,8 @@ void enforce_start(struct engine *e)
 		log_warning("somebody removed our kernel rules while no engine ran; putting them back");
 	}
 	leases_end_all(e);	/* the dead engine's, with all that they passed */
-	enforce_rules(e);
 	blocked_settle(e);	/* the review puts the dead engine's elements in anew, and they count from zero */
+	enforce_rules(e);
 	blocked_review(e, clock_mono());
 }
 

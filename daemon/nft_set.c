@@ -48,6 +48,8 @@ void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_sp
 		nftnl_set_set_u32(s, NFTNL_SET_DESC_SIZE, spec->size);
 	if (spec->object)
 		nftnl_set_set_u32(s, NFTNL_SET_OBJ_TYPE, spec->object);
+	if (spec->nparts && nftnl_set_set_data(s, NFTNL_SET_DESC_CONCAT, spec->parts, spec->nparts) < 0)
+		nft_batch_fail(b, -ENOMEM);
 	if (spec->timeout_ms)
 		nftnl_set_set_u64(s, NFTNL_SET_TIMEOUT, spec->timeout_ms);
 	/* The kernel asks for an id when a set is made, used or not. */
@@ -82,7 +84,8 @@ static struct nftnl_set_elem *elem_alloc(const struct nft_set_spec *spec, const 
 
 	if (!x)
 		return NULL;
-	if (nftnl_set_elem_set(x, NFTNL_SET_ELEM_KEY, e->key, spec->key_len) < 0) {
+	if (nftnl_set_elem_set(x, NFTNL_SET_ELEM_KEY, e->key, spec->key_len) < 0 ||
+	    (spec->nparts && nftnl_set_elem_set(x, NFTNL_SET_ELEM_KEY_END, e->key_end, spec->key_len) < 0)) {
 		nftnl_set_elem_free(x);
 		return NULL;
 	}
@@ -178,6 +181,9 @@ static int dump_elem(struct nftnl_set_elem *e, void *ctx)
 	o = &d->elem[d->count++];
 	*o = (struct nft_dumped){ 0 };
 	memcpy(o->key, key, len);
+	key = nftnl_set_elem_get(e, NFTNL_SET_ELEM_KEY_END, &len);
+	if (key && len <= NFT_KEY_MAX)
+		memcpy(o->key_end, key, len);
 	if (nftnl_set_elem_is_set(e, NFTNL_SET_ELEM_FLAGS))
 		o->interval_end = nftnl_set_elem_get_u32(e, NFTNL_SET_ELEM_FLAGS) & NFT_SET_ELEM_INTERVAL_END;
 	if (nftnl_set_elem_is_set(e, NFTNL_SET_ELEM_EXPIRATION))

@@ -24,6 +24,9 @@ enum {
 	/* address . address . protocol . port . conntrack direction */
 	NFT_KEY_IPV4_SERVICE = (((7 << 6 | 7) << 6 | 12) << 6 | 13) << 6 | 27,
 	NFT_KEY_IPV6_SERVICE = (((8 << 6 | 8) << 6 | 12) << 6 | 13) << 6 | 27,
+	/* address . protocol . port . conntrack direction */
+	NFT_KEY_IPV4_HOST_SERVICE = ((7 << 6 | 12) << 6 | 13) << 6 | 27,
+	NFT_KEY_IPV6_HOST_SERVICE = ((8 << 6 | 12) << 6 | 13) << 6 | 27,
 	NFT_KEY_IPV6_FLOW = (((8 << 6 | 13) << 6 | 8) << 6 | 13) << 6 | 12,
 };
 
@@ -36,6 +39,8 @@ struct nft_set_spec {
 	uint64_t timeout_ms;	/* default of its elements */
 	bool counter;		/* every element counts its matches */
 	uint32_t object;	/* NFT_OBJECT_*: a map to objects of that type; 0: a set */
+	const uint8_t *parts;	/* NFT_SET_CONCAT: lengths of the key's parts, of each a range; no two elements may overlap */
+	uint32_t nparts;
 };
 
 struct nft_elem {
@@ -43,6 +48,7 @@ struct nft_elem {
 	bool interval_end;
 	uint64_t timeout_ms;	/* 0: the set's */
 	const char *object;	/* its name, in a map to objects */
+	const uint8_t *key_end;	/* NFT_SET_CONCAT: the last of each part's range, key: the first */
 };
 
 /* An existing set of the same form stays, elements and all. */
@@ -61,7 +67,7 @@ void nft_set_sync(struct nft_sock *s, struct nft_batch *b, const char *table, co
 		  struct nft_elem *want, size_t n, const char *what);
 
 struct nft_dumped {
-	uint8_t key[NFT_KEY_MAX];
+	uint8_t key[NFT_KEY_MAX], key_end[NFT_KEY_MAX];
 	bool interval_end;
 	uint64_t packets, bytes, expires_ms;
 };

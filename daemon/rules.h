@@ -16,7 +16,8 @@
  *
  * All of it before -150, where mangle rules of others may set the whole mark: after that the bits are free again.
  * [U1] Atomic     each call is one netlink transaction: all of it or nothing (the very first apply: the sets, then the rest).
- * [U2] Adopt      rules_apply() on existing tables of ours replaces chains and keeps blocked elements and counters.
+ * [U2] Adopt      rules_apply() on existing tables of ours replaces chains and keeps counters and blocked elements, but those of
+ *                 services: where a policy cuts the ports has changed, perhaps, and the caller adds them anew.
  *                 Chains of an older version lose their rules.
  * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
  *                 FACTS: rules are replaced inside chains that stay).
@@ -35,7 +36,7 @@
 #include "addr.h"
 #include "compiler.h"
 
-#define RULES_LAYOUT 2	/* of the tables' chains; rises when they change */
+#define RULES_LAYOUT 3	/* of the tables' chains and rules; rises when they change */
 
 enum rules_flavour { RULES_NATIVE_QUEUE = 1, RULES_XT_NFQUEUE };
 
@@ -55,11 +56,20 @@ struct rules_spec {
 	size_t ndevices, nexit_devices;
 };
 
-enum rules_block_kind { RULES_BLOCK_PAIR, RULES_BLOCK_HOST };
+enum rules_block_kind { RULES_BLOCK_PAIR, RULES_BLOCK_HOST, RULES_BLOCK_PAIR_SERVICE, RULES_BLOCK_HOST_SERVICE };
+
+/* Accepting ports lo..hi of a protocol (host byte order; of one without ports 0..65535), opened by inside or by outside. Those of
+ * one source, or pair, are the same or disjoint: the kernel's set takes no others (-EEXIST, -ENOTEMPTY). */
+struct rules_service {
+	uint16_t lo, hi;
+	uint8_t proto;
+	uint8_t by_outside;
+};
 
 struct rules_block {
 	uint8_t kind;			/* enum rules_block_kind */
 	uint8_t reject;			/* answer with RST or ICMP prohibited; 0: silently */
+	struct rules_service service;	/* the last two kinds, with rules_spec.needs_ct; else all zero */
 	struct addr src;
 	struct prefix dst;		/* pair: a host route (IPv4) or /64 (IPv6); host: all zero */
 	uint64_t timeout_ms;
@@ -100,7 +110,7 @@ int rules_regate(struct rules *r) MUST_CHECK;
 bool rules_leases(const struct rules *r);
 
 /* Add or extend (element is replaced, its count begins at zero; 0 ms: for ever), delete (absent is fine). A block is found
- * by kind and addresses: adding it as drop takes the reject one away. One transaction for n elements. -ENFILE: set full. */
+ * by kind, addresses and service: adding it as drop takes the reject one away. One transaction for n elements. -ENFILE: set full. */
 int rules_block_add(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
 int rules_block_del(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
 

@@ -1,7 +1,7 @@
 /* rules_block.c - the blocked sets of table egressd_keep, and what is read back from it.
  *
- * Eight sets: pair or host, IPv4 or IPv6, reject or drop. An element has its timeout and counts what it refuses. Before
- * them stand two gate sets, every source that has a block at all: a packet of anybody else meets one lookup. Gate elements
+ * Sixteen sets: pair or host, all of it or some ports of a protocol by who opened, IPv4 or IPv6, reject or drop. An element has its
+ * timeout and counts what it refuses. Before them stand two gate sets, every source that has a block at all: a packet of anybody else meets one lookup. Gate elements
  * have no timeout of their own; one that outlives its blocks costs a few lookups until the next apply.
  */
 #include "rules.h"
@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include <linux/netfilter.h>
+#include <linux/netfilter/nf_conntrack_tuple_common.h>
 #include <linux/netfilter/nf_tables.h>
 
 #include "nft_rule.h"
@@ -27,6 +28,15 @@
 #define V4_HOST(n) .name = n, .key_type = NFT_KEY_IPV4, .key_len = 4
 #define V6_HOST(n) .name = n, .key_type = NFT_KEY_IPV6, .key_len = 16
 #define BLOCKED	   .flags = NFT_SET_TIMEOUT, .size = BLOCKS_MAX, .counter = true
+#define SERVICE(p) .flags = NFT_SET_TIMEOUT | NFT_SET_INTERVAL | NFT_SET_CONCAT, .size = BLOCKS_MAX, .counter = true, \
+		   .parts = (p), .nparts = ARRAY_SIZE(p)
+#define V4_PAIR_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV4_SERVICE, .key_len = 20, SERVICE(pair4_part)
+#define V6_PAIR_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV6_SERVICE, .key_len = 44, SERVICE(pair6_part)
+#define V4_HOST_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV4_HOST_SERVICE, .key_len = 16, SERVICE(host4_part)
+#define V6_HOST_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV6_HOST_SERVICE, .key_len = 28, SERVICE(host6_part)
+
+static const uint8_t pair4_part[] = { 4, 4, 4, 4, 4 }, pair6_part[] = { 16, 16, 4, 4, 4 };
+static const uint8_t host4_part[] = { 4, 4, 4, 4 }, host6_part[] = { 16, 4, 4, 4 };
 
 /* Index: kind << 2 | v6 << 1 | drop */
 static const struct nft_set_spec block_set[] = {
@@ -34,17 +44,36 @@ static const struct nft_set_spec block_set[] = {
 	{ V6_PAIR("pair6_reject"), BLOCKED }, { V6_PAIR("pair6_drop"), BLOCKED },
 	{ V4_HOST("host4_reject"), BLOCKED }, { V4_HOST("host4_drop"), BLOCKED },
 	{ V6_HOST("host6_reject"), BLOCKED }, { V6_HOST("host6_drop"), BLOCKED },
+	{ V4_PAIR_SERVICE("pair4_service_reject") }, { V4_PAIR_SERVICE("pair4_service_drop") },
+	{ V6_PAIR_SERVICE("pair6_service_reject") }, { V6_PAIR_SERVICE("pair6_service_drop") },
+	{ V4_HOST_SERVICE("host4_service_reject") }, { V4_HOST_SERVICE("host4_service_drop") },
+	{ V6_HOST_SERVICE("host6_service_reject") }, { V6_HOST_SERVICE("host6_service_drop") },
 };
 static const struct nft_set_spec gate_set[] = { { V4_HOST("blocked4") }, { V6_HOST("blocked6") } };
 
-enum { SET_DROP = 1, SET_V6 = 2, SET_HOST = 4, BLOCK_SETS = ARRAY_SIZE(block_set) };
+enum { SET_DROP = 1, SET_V6 = 2, SET_HOST = 4, SET_SERVICE = 8, BLOCK_SETS = ARRAY_SIZE(block_set) };
 
-_Static_assert(ARRAY_SIZE(block_set) == 8, "three bits");
+_Static_assert(ARRAY_SIZE(block_set) == 16, "four bits");
+_Static_assert(SET_HOST == RULES_BLOCK_HOST << 2 && SET_SERVICE == RULES_BLOCK_PAIR_SERVICE << 2, "kind is the upper two");
+
+/* Where the parts of a set's keys stand, in bytes: source, destination (not of hosts); of services protocol, port, direction. */
+static size_t src_len(unsigned set)
+{
+	return set & SET_V6 ? 16 : 4;
+}
+
+static size_t service_at(unsigned set)
+{
+	return src_len(set) * (set & SET_HOST ? 1 : 2);
+}
 
 void rules_block_sets(struct nft_batch *b)
 {
 	for (size_t i = 0; i < BLOCK_SETS; i++)
 		nft_set_add(b, TABLE_KEEP, &block_set[i], "keep: blocked set");
+	for (size_t i = 0; i < BLOCK_SETS; i++)
+		if (i & SET_SERVICE)	/* [U2] */
+			nft_set_clear(b, TABLE_KEEP, &block_set[i], "keep: blocked set: clear");
 	for (size_t i = 0; i < ARRAY_SIZE(gate_set); i++)
 		nft_set_add(b, TABLE_KEEP, &gate_set[i], "keep: set of blocked sources");
 }
@@ -68,22 +97,48 @@ void rules_block_gate(struct nft_batch *b, const char *chain, const char *refuse
 	}
 }
 
-void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain)
+static void key_load(struct nft_rule *r, unsigned set)
 {
 	static const uint8_t half[16] = { 255, 255, 255, 255, 255, 255, 255, 255 }, zero[16];
+	const bool v6 = set & SET_V6;
 
-	for (size_t i = 0; i < BLOCK_SETS; i++) {
-		const bool v6 = i & SET_V6;
-		struct nft_rule r = nft_rule(TABLE_KEEP, chain);
+	source_load(r, v6);
+	if (!(set & SET_HOST))
+		nft_payload(r, v6 ? NFT_REG_2 : NFT_REG32_01, v6 ? 24 : 16, v6 ? 16 : 4);
+	if (!(set & SET_HOST) && v6)
+		nft_bitwise(r, NFT_REG_2, half, zero, 16);
+}
 
-		source_load(&r, v6);
-		if (!(i & SET_HOST))
-			nft_payload(&r, v6 ? NFT_REG_2 : NFT_REG32_01, v6 ? 24 : 16, v6 ? 16 : 4);
-		if (!(i & SET_HOST) && v6)
-			nft_bitwise(&r, NFT_REG_2, half, zero, 16);
-		nft_lookup(&r, block_set[i].name, 0, NFT_REG_1);
-		nft_verdict(&r, i & SET_DROP ? NF_DROP : NFT_GOTO, i & SET_DROP ? NULL : reject_chain);
-		nft_rule_add(&r, b, "keep: blocked set lookup");
+/* The accepting end's port: of replies the source. */
+static void service_load(struct nft_rule *r, uint32_t reg, uint8_t direction)
+{
+	nft_ct(r, NFT_CT_DIRECTION, reg + 2);
+	nft_cmp_u8(r, reg + 2, direction);
+	nft_meta(r, NFT_META_L4PROTO, reg);
+	nft_transport(r, reg + 1, direction == IP_CT_DIR_REPLY ? 0 : 2, 2);
+}
+
+static void lookup_rule(struct nft_batch *b, const char *chain, const char *reject_chain, unsigned set, uint8_t direction)
+{
+	struct nft_rule r = nft_rule(TABLE_KEEP, chain);
+
+	key_load(&r, set);
+	if (set & SET_SERVICE)
+		service_load(&r, NFT_REG32_00 + (uint32_t)service_at(set) / 4, direction);
+	nft_lookup(&r, block_set[set].name, 0, NFT_REG_1);
+	nft_verdict(&r, set & SET_DROP ? NF_DROP : NFT_GOTO, set & SET_DROP ? NULL : reject_chain);
+	nft_rule_add(&r, b, "keep: blocked set lookup");
+}
+
+void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain, bool services)
+{
+	for (unsigned set = 0; set < BLOCK_SETS; set++) {
+		if (!(set & SET_SERVICE)) {
+			lookup_rule(b, chain, reject_chain, set, 0);
+		} else if (services) {
+			lookup_rule(b, chain, reject_chain, set, IP_CT_DIR_ORIGINAL);
+			lookup_rule(b, chain, reject_chain, set, IP_CT_DIR_REPLY);
+		}
 	}
 }
 
@@ -92,22 +147,37 @@ struct change {
 	unsigned set;
 	size_t order;
 	struct nft_elem elem;
+	uint8_t key_end[NFT_KEY_MAX];	/* of services */
 	bool have, have_other;
 };
 
+static void key_service(uint8_t *key, const struct rules_service *s, uint16_t port)
+{
+	port = htons(port);
+	key[0] = s->proto;
+	memcpy(key + 4, &port, sizeof(port));
+	key[8] = s->by_outside ? IP_CT_DIR_REPLY : IP_CT_DIR_ORIGINAL;
+}
+
 static int change_make(const struct rules_block *b, size_t order, struct change *ret)
 {
-	const bool v6 = !addr_is_v4(&b->src), host = b->kind == RULES_BLOCK_HOST;
+	const bool v6 = !addr_is_v4(&b->src);
 	const struct addr dst = addr_mask(&b->dst.addr, v6 ? 64 : 128);
+	const unsigned set = (unsigned)b->kind << 2 | (v6 ? SET_V6 : 0) | (b->reject ? 0 : SET_DROP);
+	const size_t len = src_len(set);
 
-	if (!host && (b->kind != RULES_BLOCK_PAIR || addr_is_v4(&b->dst.addr) == v6))
+	if (set >= BLOCK_SETS || (!(set & SET_HOST) && addr_is_v4(&b->dst.addr) == v6))
 		return -EINVAL;
-	*ret = (struct change){ .order = order };
-	ret->set = (host ? SET_HOST : 0) | (v6 ? SET_V6 : 0) | (b->reject ? 0 : SET_DROP);
+	*ret = (struct change){ .order = order, .set = set };
 	ret->elem.timeout_ms = b->timeout_ms;
-	memcpy(ret->elem.key, b->src.b + (v6 ? 0 : 12), v6 ? 16 : 4);
-	if (!host)
-		memcpy(ret->elem.key + (v6 ? 16 : 4), dst.b + (v6 ? 0 : 12), v6 ? 16 : 4);
+	memcpy(ret->elem.key, b->src.b + 16 - len, len);
+	if (!(set & SET_HOST))
+		memcpy(ret->elem.key + len, dst.b + 16 - len, len);
+	if (set & SET_SERVICE) {
+		memcpy(ret->key_end, ret->elem.key, sizeof(ret->key_end));
+		key_service(ret->elem.key + service_at(set), &b->service, b->service.lo);
+		key_service(ret->key_end + service_at(set), &b->service, b->service.hi);
+	}
 	return 0;
 }
 
@@ -169,8 +239,10 @@ static size_t changes_pick(const struct change *c, size_t n, unsigned set, bool 
 
 	for (size_t i = 0; i < n; i++) {
 		if (remove ? (c[i].set == set && c[i].have) || ((c[i].set ^ SET_DROP) == set && c[i].have_other) :
-			     c[i].set == set)
-			e[count++] = c[i].elem;
+			     c[i].set == set) {
+			e[count] = c[i].elem;
+			e[count++].key_end = set & SET_SERVICE ? c[i].key_end : NULL;
+		}
 	}
 	return count;
 }
@@ -245,7 +317,7 @@ static struct addr key_addr(const uint8_t *key, bool v6)
 static struct rules_block key_block(unsigned set, const struct nft_dumped *d)
 {
 	const bool v6 = set & SET_V6;
-	struct rules_block b = { .kind = set & SET_HOST ? RULES_BLOCK_HOST : RULES_BLOCK_PAIR,
+	struct rules_block b = { .kind = (uint8_t)(set >> 2),
 				 .reject = !(set & SET_DROP),
 				 .src = key_addr(d->key, v6),
 				 .timeout_ms = d->expires_ms };
@@ -253,6 +325,12 @@ static struct rules_block key_block(unsigned set, const struct nft_dumped *d)
 	if (!(set & SET_HOST)) {
 		b.dst.addr = key_addr(d->key + (v6 ? 16 : 4), v6);
 		b.dst.len = v6 ? 64 : 128;
+	}
+	if (set & SET_SERVICE) {
+		const uint8_t *key = d->key + service_at(set), *end = d->key_end + service_at(set);
+
+		b.service = (struct rules_service){ .lo = (uint16_t)(key[4] << 8 | key[5]), .hi = (uint16_t)(end[4] << 8 | end[5]),
+						    .proto = key[0], .by_outside = key[8] == IP_CT_DIR_REPLY };
 	}
 	return b;
 }
@@ -265,6 +343,8 @@ int rules_block_dump(struct rules *r,
 		size_t n = 0;
 		int e = nft_set_dump(&r->keep, TABLE_KEEP, block_set[set].name, &d, &n);
 
+		if (e == -ENOENT)	/* tables of an older version */
+			continue;
 		for (size_t i = 0; i < n && e == 0; i++) {
 			const struct rules_block b = key_block(set, &d[i]);
 

@@ -96,7 +96,7 @@ void rules_flow_lookups(struct nft_batch *b, const char *chain, const char *reje
 
 /* rules_block.c */
 void rules_block_sets(struct nft_batch *b);
-void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain);
+void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain, bool services);
 void rules_block_gate_add(struct nft_batch *b, bool v6, const struct nft_elem *e, size_t n);
 void rules_block_gate(struct nft_batch *b, const char *chain, const char *refuse_chain);
 /* The gate sets hold the sources of all elements, no others. */

@@ -183,7 +183,7 @@ void rules_keep_fill(struct nft_batch *b, const struct rules_spec *s, const stru
 {
 	exit_rules(b, s, m);
 	refuse_rules(b, s);
-	rules_block_lookups(b, "refuse_hit", "reject");
+	rules_block_lookups(b, "refuse_hit", "reject", s->needs_ct);
 	rules_flow_lookups(b, "refuse_hit", "reject");
 	gate_rules(b, "gate_forward", m);
 	gate_rules(b, "gate_output", m);

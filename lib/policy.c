@@ -55,7 +55,7 @@ uint32_t policy_class_of(const struct policy *p, uint8_t proto, bool port_known,
 		opener = OPENER_UNKNOWN;
 	if (unlikely(exit > p->h->nexits))
 		exit = 0;
-	return (service * 3 + (unsigned)opener) * (p->h->nexits + 1) + exit;
+	return policy_class_index(p, service, opener, exit);
 }
 
 void policy_match(const struct policy *p, const struct policy_src *src, const struct policy_dst *dst, uint32_t c,
@@ -68,18 +68,50 @@ void policy_match(const struct policy *p, const struct policy_src *src, const st
 		ret->w[i] = src->from.w[i] & (dst->to.w[i] | leave->w[i]) & p->cls[c].match.w[i];
 }
 
+/* Contract c may have some of the subject's bytes: also those that leave by an exit's device, whatever their address. */
+static bool contract_shares(const struct policy *p, uint32_t c, const struct policy_src *src, const struct policy_dst *dst)
+{
+	bool to = !dst || policy_bit(&dst->to, c);
+
+	for (uint32_t x = 0; x < p->h->nexits && !to; x++)
+		to = policy_bit(&p->exit[x].to, c);
+	return to && policy_bit(&src->from, c);
+}
+
+static bool is_of_services(const struct policy *p, const struct policy_rule *r)
+{
+	return r->opened_by != OPENER_UNKNOWN || *policy_string(p, r->ports_text);
+}
+
 enum policy_form policy_form_for(const struct policy *p, uint32_t i, const struct policy_src *src,
 				 const struct policy_dst *dst)
 {
+	static const uint8_t by_class[] = { FORM_ENGINE, FORM_PAIR_SERVICE, FORM_HOST_SERVICE, FORM_PAIR_SERVICE, FORM_HOST_SERVICE };
 	enum policy_form form = p->rule[i].form;
 
-	if (form == FORM_PAIR && !dst)
+	if ((form == FORM_PAIR || form == FORM_PAIR_SERVICE) && !dst)
 		return FORM_ENGINE;
 	for (uint32_t c = 0; c < p->h->ncontracts; c++) {
-		if (policy_bit(&src->from, c) && (!dst || policy_bit(&dst->to, c)))
+		if (!contract_shares(p, c, src, dst))
+			continue;
+		if (!is_of_services(p, &p->rule[c]))
 			return FORM_ENGINE;
+		form = by_class[form];
 	}
 	return form;
+}
+
+bool policy_class_refused(const struct policy *p, uint32_t i, uint32_t c, const struct policy_src *src,
+			  const struct policy_dst *dst)
+{
+	const struct policy_bits *match = &p->cls[c].match;
+
+	if (!policy_bit(match, i))
+		return false;
+	for (uint32_t k = 0; k < p->h->ncontracts; k++)
+		if (policy_bit(match, k) && contract_shares(p, k, src, dst))
+			return false;
+	return true;
 }
 
 int policy_host_by_name(const struct policy *p, const char *name)

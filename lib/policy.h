@@ -38,8 +38,8 @@ enum policy_per { PER_PAIR = SUBJECT_PAIR, PER_HOST, PER_GROUP, PER_TOTAL };
 enum policy_action { ACTION_ALERT, ACTION_BLOCK };
 enum policy_refuse { REFUSE_REJECT, REFUSE_DROP };
 enum policy_severity { SEVERITY_LOW = 1, SEVERITY_MEDIUM, SEVERITY_HIGH, SEVERITY_CRITICAL };
-/* What a kernel set element can say of a rule's match; the rest of a block is the engine's. */
-enum policy_form { FORM_ENGINE, FORM_PAIR, FORM_HOST };
+/* What a kernel set element can say of a rule's match; the rest of a block is the engine's. The last two: by class of service. */
+enum policy_form { FORM_ENGINE, FORM_PAIR, FORM_HOST, FORM_PAIR_SERVICE, FORM_HOST_SERVICE };
 
 typedef uint32_t policy_str;	/* offset in the string pool; 0 is "" */
 
@@ -188,10 +188,27 @@ uint32_t policy_class_of(const struct policy *p, uint8_t proto, bool port_known,
 void policy_match(const struct policy *p, const struct policy_src *src, const struct policy_dst *dst, uint32_t c,
 		  uint32_t exit, struct policy_bits *ret);
 
-/* Rule i's form for one subject: a kernel element drops all bytes of a pair or host, so where a contract may share the
- * subject's bytes the engine must refuse by itself. dst NULL: the subject is a host. */
+/* Rule i's form for one subject: an element of a pair or host drops all its bytes, so where a contract may share them it takes one
+ * of each class that policy_class_refused(), or, where the contract is of every service, the engine. dst NULL: the subject is a host. */
 enum policy_form policy_form_for(const struct policy *p, uint32_t i, const struct policy_src *src,
 				 const struct policy_dst *dst);
+/* Whether rule i's block of the subject refuses all its bytes of class index c. */
+bool policy_class_refused(const struct policy *p, uint32_t i, uint32_t c, const struct policy_src *src,
+			  const struct policy_dst *dst);
+
+static inline uint32_t policy_class_index(const struct policy *p, uint32_t service, enum opener opener, uint32_t exit)
+{
+	return (service * 3 + (uint32_t)opener) * (p->h->nexits + 1) + exit;
+}
+
+/* Accepting ports lo..hi of a protocol, hi counted in; false: span i says what holds where the port or the protocol is not known. */
+static inline bool policy_span_ports(const struct policy *p, uint32_t i, uint16_t *ret_hi)
+{
+	const struct policy_span *s = &p->span[i];
+
+	*ret_hi = i + 1 < p->h->nspans && s[1].proto == s->proto ? (uint16_t)(s[1].lo - 1) : UINT16_MAX;
+	return s->proto < POLICY_SPAN_UNKNOWN;
+}
 
 static inline bool policy_bit(const struct policy_bits *b, uint32_t i)
 {

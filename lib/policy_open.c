@@ -119,7 +119,7 @@ static bool rule_ok(const struct policy *p, uint32_t i)
 		return false;
 	if (r->per < PER_PAIR || r->per > PER_TOTAL || r->action > ACTION_BLOCK || r->enforce > 1 ||
 	    r->severity < SEVERITY_LOW || r->severity > SEVERITY_CRITICAL || r->refuse > REFUSE_DROP ||
-	    r->opened_by > OPENER_OUTSIDE || r->form > FORM_HOST || r->alert_on_breach > 1)
+	    r->opened_by > OPENER_OUTSIDE || r->form > FORM_HOST_SERVICE || r->alert_on_breach > 1)
 		return false;
 	if ((r->per == PER_GROUP) != (r->group != 0))
 		return false;

@@ -40,20 +40,20 @@ static bool has_kind(const struct doc_refs *refs, uint32_t kind)
 
 static enum policy_form form_of(const struct policy_doc *d, const struct doc_rule *r)
 {
-	if (r->kind != RULE_RULE || r->ports.count || r->opened_by != OPENER_UNKNOWN)
+	const bool services = r->ports.count || r->opened_by != OPENER_UNKNOWN;
+
+	if (r->kind != RULE_RULE)
 		return FORM_ENGINE;
 	if (has_kind(&r->from, DOC_GATEWAY | DOC_UNLISTED))	/* no address that the kernel could compare */
 		return FORM_ENGINE;
 	if (r->per == PER_HOST)
-		return has_kind(&r->to, DOC_OUTSIDE) ? FORM_HOST : FORM_ENGINE;
+		return !has_kind(&r->to, DOC_OUTSIDE) ? FORM_ENGINE : services ? FORM_HOST_SERVICE : FORM_HOST;
 	if (r->per != PER_PAIR)
 		return FORM_ENGINE;
-	if (has_kind(&r->to, DOC_OUTSIDE))
-		return FORM_PAIR;
-	for (uint32_t i = 0; i < r->to.n; i++)
+	for (uint32_t i = 0; i < r->to.n && !has_kind(&r->to, DOC_OUTSIDE); i++)
 		if (r->to.v[i].kind == DOC_EXIT && d->exit[r->to.v[i].index].nifaces)
 			return FORM_ENGINE;
-	return FORM_PAIR;
+	return services ? FORM_PAIR_SERVICE : FORM_PAIR;
 }
 
 static int rule_add(struct policy_build *b, const struct doc_rule *r, int32_t group)

@@ -89,8 +89,10 @@ static void use_matches(const struct policy *p)
 			(void)policy_string(p, p->host[src->host].name);
 		if (dst->exit >= 0)
 			(void)policy_string(p, p->exit[dst->exit].name);
-		for (uint32_t k = 0; k < p->h->nrules; k++)
+		for (uint32_t k = 0; k < p->h->nrules; k++) {
 			(void)policy_form_for(p, k, src, i % 2 ? dst : NULL);
+			(void)policy_class_refused(p, k, i * 7 % p->h->nclasses, src, i % 2 ? dst : NULL);
+		}
 	}
 }
 

@@ -249,6 +249,66 @@ for v in 4 6; do
 	sleep 1.3
 	expect_reach sakura1 $dst "IPv$v: a block ends by itself"
 done
+# Blocks of services.
+must apply inside=10.0.0.0/8,fd00::/8 dev=wan ct
+lab_sink outside 6000 "$LAB_DIR/other"
+lab_sink sakura1 7000 "$LAB_DIR/asked"
+connects() { # SPACE ADDRESS PORT [OPTION]
+	in_ns "$1" timeout 5 socat -u OPEN:/dev/null "TCP:$2:$3,connect-timeout=1${4:-}" 2>"$LAB_DIR/cut.log"
+}
+expect_service() { # yes|no TEXT SPACE ADDRESS PORT [OPTION]
+	local got=no
+	if connects "${@:3}"; then got=yes; fi
+	lab_is "$1" $got "$2"
+}
+for v in 4 6; do
+	if [ $v = 4 ]; then
+		src=10.20.0.15 dst=203.0.113.9 len=32 url=203.0.113.9 back=10.20.0.15 far=203.0.113.10
+	else
+		src=fd00:20::15 dst=2001:db8:9::9 len=64 url='[2001:db8:9::9]' back='[fd00:20::15]' far='[2001:db8:9:200::1]'
+	fi
+	for kind in pair host; do
+		target=$dst/$len
+		[ $kind = pair ] || target=-
+		must block $kind reject $src $target 60 6 6500 7999 inside
+		expect_service no "IPv$v $kind: a port of the block's" sakura1 "$url" 7000
+		grep -q refused "$LAB_DIR/cut.log" || not_ok "IPv$v $kind: not by RST: $(cat "$LAB_DIR/cut.log")"
+		expect_service yes "IPv$v $kind: a port that is not" sakura1 "$url" 6000
+		expect_reach sakura1 $dst "IPv$v $kind: nor another protocol"
+		[ $kind = pair ] || expect_service no "IPv$v $kind: to everybody" sakura1 "$far" 7000
+		expect_service yes "IPv$v $kind: who opened is told apart" outside "$back" 7000 ",bind=$url"
+		must block $kind reject $src $target 60 6 6500 7999 outside
+		expect_service no "IPv$v $kind: opened by outside" outside "$back" 7000 ",bind=$url"
+		expect_service yes "IPv$v $kind: other sources" sakura2 "$url" 7000
+		must block $kind drop $src $target 60 6 6500 7999 inside
+		expect_service no "IPv$v $kind: reject becomes drop" sakura1 "$url" 7000
+		grep -q refused "$LAB_DIR/cut.log" && not_ok "IPv$v $kind: drop is answered"
+		must block $kind drop $src $target 60 6 8000 65535 inside
+		if t block $kind drop $src $target 60 6 7999 8001 inside; then
+			not_ok "IPv$v $kind: ranges that overlap are taken"
+		else
+			lab_is 1 "$(grep -cE 'File exists|Directory not empty' <<<"$answer")" "IPv$v $kind: ranges that overlap are refused"
+		fi
+		must blocks
+		lab_is "6/6500-7999 inside 6/8000-65535 inside " "$(grep "^$kind drop $src .* inside" <<<"$answer" | cut -d' ' -f11- | sort | tr '\n' ' ')" \
+			"IPv$v $kind: read back"
+		packets=$(grep "^$kind drop $src .* 6/6500-7999 inside" <<<"$answer" | cut -d' ' -f6)
+		[ "${packets:-0}" -gt 0 ] && ok "IPv$v $kind: the element counts what it refuses" || not_ok "IPv$v $kind: refused $packets"
+		in_ns gw nft list ruleset >"$LAB_DIR/ruleset" && ok "IPv$v $kind: nft can list it" || not_ok "IPv$v $kind: nft cannot list it"
+		must unblock $kind drop $src $target 0 6 6500 7999 inside
+		must unblock $kind reject $src $target 0 6 6500 7999 outside
+		expect_service yes "IPv$v $kind: unblocked" sakura1 "$url" 7000
+		must block $kind reject $src $target 1 6 6500 7999 inside
+		sleep 1.3
+		expect_service yes "IPv$v $kind: a block ends by itself" sakura1 "$url" 7000
+	done
+	must block host reject $src - 60 6 6500 7999 inside
+done
+must apply inside=10.0.0.0/8,fd00::/8 dev=wan ct
+must blocks
+lab_is "" "$(grep -E '(inside|outside)$' <<<"$answer")" "blocks of services are the caller's to add again after an apply"
+must apply inside=10.0.0.0/8,fd00::/8 dev=wan
+
 gw4=192.0.2.1
 must block host reject $gw4 - 60
 expect_refused gw 203.0.113.9 "the gateway's own traffic can be blocked"

@@ -2,7 +2,8 @@
  * with its lines and a last line "done" or "error TEXT".
  *
  *	apply [inside=P,..] [exit=P,..] [protect=P,..] [dev=D,..] [mask=N] [queue=N] [queues=N] [ct] [closed]
- *	block|unblock pair|host reject|drop SRC DST|- [SECONDS]		counters  blocks  unseen  present  remove
+ *	block|unblock pair|host reject|drop SRC DST|- [SECONDS [PROTOCOL LO HI inside|outside]]
+ *	counters  blocks  unseen  present  remove
  *	many N				one transaction of N pair blocks
  *	older				leaves chains as older versions did, with a rule in each
  *	judge QUEUE [repeat]		a child answers the queue: JUDGED; `repeat` first sends each packet back once
@@ -242,7 +243,15 @@ static int block(struct tool *t, char *args, bool add)
 	b.reject = !strcmp(how, "reject");
 	if (b.kind == RULES_BLOCK_PAIR && prefix_parse(dst, &b.dst) == -EINVAL)	/* -ERANGE: masked, as wanted */
 		return -EINVAL;
-	b.timeout_ms = args ? strtoull(args, NULL, 10) * 1000 : 0;
+	if (args)
+		b.timeout_ms = strtoull(args, &args, 10) * 1000;
+	if (args && *args) {
+		b.kind += RULES_BLOCK_PAIR_SERVICE;
+		b.service.proto = (uint8_t)strtoul(args, &args, 10);
+		b.service.lo = (uint16_t)strtoul(args, &args, 10);
+		b.service.hi = (uint16_t)strtoul(args, &args, 10);
+		b.service.by_outside = !strcmp(args, " outside");
+	}
 	return add ? rules_block_add(t->rules, &b, 1) : rules_block_del(t->rules, &b, 1);
 }
 
@@ -267,12 +276,15 @@ static int many(struct tool *t, size_t n)
 static int print_block(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes)
 {
 	char src[ADDR_STRLEN], dst[PREFIX_STRLEN];
-	const bool host = b->kind == RULES_BLOCK_HOST;
+	const bool host = b->kind == RULES_BLOCK_HOST || b->kind == RULES_BLOCK_HOST_SERVICE;
 
 	(void)ctx;
-	printf("%s %s %s %s packets %" PRIu64 " bytes %" PRIu64 " left %" PRIu64 "\n", host ? "host" : "pair",
+	printf("%s %s %s %s packets %" PRIu64 " bytes %" PRIu64 " left %" PRIu64, host ? "host" : "pair",
 	       b->reject ? "reject" : "drop", addr_format(&b->src, src), host ? "-" : prefix_format(&b->dst, dst),
 	       packets, bytes, b->timeout_ms / 1000);
+	if (b->kind >= RULES_BLOCK_PAIR_SERVICE)
+		printf(" %u/%u-%u %s", b->service.proto, b->service.lo, b->service.hi, b->service.by_outside ? "outside" : "inside");
+	putchar('\n');
 	return 0;
 }
 

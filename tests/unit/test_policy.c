@@ -124,7 +124,7 @@ static void test_forms(void **state)
 	assert_int_equal(rule_of(&c.p, "pair")->form, FORM_PAIR);
 	assert_int_equal(rule_of(&c.p, "box")->form, FORM_PAIR);
 	assert_int_equal(rule_of(&c.p, "vpn")->form, FORM_ENGINE);
-	assert_int_equal(rule_of(&c.p, "ports")->form, FORM_ENGINE);
+	assert_int_equal(rule_of(&c.p, "ports")->form, FORM_PAIR_SERVICE);
 	assert_int_equal(rule_of(&c.p, "host")->form, FORM_HOST);
 	assert_int_equal(rule_of(&c.p, "hostto")->form, FORM_ENGINE);
 	assert_int_equal(rule_of(&c.p, "gw")->form, FORM_ENGINE);
@@ -136,11 +136,73 @@ static void test_forms(void **state)
 	assert_int_equal(policy_form_for(&c.p, 1, policy_src_of(&c.p, &file), policy_dst_of(&c.p, &cloud)), FORM_ENGINE);
 	assert_int_equal(policy_form_for(&c.p, 5, policy_src_of(&c.p, &file), NULL), FORM_ENGINE);
 	assert_int_equal(policy_form_for(&c.p, 5, policy_src_of(&c.p, &other), NULL), FORM_HOST);
+	assert_int_equal(policy_form_for(&c.p, 4, policy_src_of(&c.p, &file), policy_dst_of(&c.p, &out)), FORM_PAIR_SERVICE);
+	assert_int_equal(policy_form_for(&c.p, 4, policy_src_of(&c.p, &file), NULL), FORM_ENGINE);
 	assert_int_equal(policy_host_by_name(&c.p, "file01"), 0);
 	assert_int_equal(policy_host_by_name(&c.p, "10.1.0.1"), 0);
 	assert_int_equal(policy_host_by_name(&c.p, "10.1.0.2"), -1);
 	assert_int_equal(c.p.exit[0].nifaces, 2);
 	assert_string_equal(c.p.exit[0].iface[1], "wg1");
+	free(c.blob);
+}
+
+/* Span by span, the elements of a rule's block say what the judge says of every port: R and no contract that shares. */
+static void test_refused_services(void **state)
+{
+	struct compiled c;
+	struct addr file, other, cloud;
+	const struct policy_src *from[2];
+	const struct policy_dst *to[2];
+	unsigned refused = 0, left = 0;
+
+	(void)state;
+	must_compile(HEAD "exits: {vpn: {interfaces: [maint]}}\n"
+		     "destinations: {cloud: {networks: [203.0.113.0/24]}}\n"
+		     "rules:\n"
+		     "- {name: every, from: inside, to: outside, per: pair, limit: {1m: 1MB}}\n"
+		     "- {name: web, from: inside, to: outside, per: pair, ports: [tcp/443, tcp/8000-8100], opened_by: inside, limit: {1m: 1MB}}\n"
+		     "- {name: host, from: inside, to: outside, per: host, opened_by: outside, limit: {1m: 1MB}}\n"
+		     "contracts:\n"
+		     "- {name: copy, from: 10.1.0.1, to: cloud, ports: [tcp/873, tcp/8050], budget: {per: total, 24h: 1GB}, until: never}\n"
+		     "- {name: away, from: 10.1.0.2, to: vpn, ports: udp, budget: {per: total, 24h: 1GB}, until: never}\n", &c);
+	assert_int_equal(addr_parse("10.1.0.1", &file) | addr_parse("10.1.0.3", &other) | addr_parse("203.0.113.3", &cloud), 0);
+	from[0] = policy_src_of(&c.p, &file);
+	from[1] = policy_src_of(&c.p, &other);
+	to[0] = policy_dst_of(&c.p, &cloud);
+	to[1] = NULL;
+	assert_int_equal(rule_of(&c.p, "every")->form, FORM_PAIR);
+	assert_int_equal(rule_of(&c.p, "web")->form, FORM_PAIR_SERVICE);
+	assert_int_equal(rule_of(&c.p, "host")->form, FORM_HOST_SERVICE);
+	assert_int_equal(policy_form_for(&c.p, 2, from[0], to[0]), FORM_PAIR_SERVICE);
+	assert_int_equal(policy_form_for(&c.p, 2, from[1], to[0]), FORM_PAIR);
+	assert_int_equal(policy_form_for(&c.p, 4, from[0], NULL), FORM_HOST_SERVICE);
+	assert_int_equal(addr_parse("10.1.0.2", &other), 0);	/* may leave by the exit's device to any address */
+	assert_int_equal(policy_form_for(&c.p, 2, policy_src_of(&c.p, &other), to[0]), FORM_PAIR_SERVICE);
+	for (unsigned i = 2; i < c.p.h->nrules; i++)
+		for (unsigned who = 0; who < 4; who++) {
+			const struct policy_src *src = from[who & 1];
+			const struct policy_dst *dst = to[who >> 1];
+
+			for (uint32_t s = 0; s < c.p.h->nspans; s++) {
+				const struct policy_span *span = &c.p.span[s];
+				uint16_t hi;
+
+				if (!policy_span_ports(&c.p, s, &hi))
+					continue;
+				assert_in_range(hi, span->lo, UINT16_MAX);
+				for (uint32_t port = span->lo; port <= hi; port++)
+					for (unsigned by = OPENER_INSIDE; by <= OPENER_OUTSIDE; by++) {
+						const bool says = policy_class_refused(&c.p, i, policy_class_index(&c.p, span->service, by, 0), src, dst);
+						const struct policy_class *k = &c.p.cls[policy_class_of(&c.p, (uint8_t)span->proto, true, (uint16_t)port, by, 0)];
+						const bool copy = src == from[0] && span->proto == 6 && (port == 873 || port == 8050);
+
+						assert_int_equal(says, policy_bit(&k->match, i) && !copy);
+						says ? refused++ : left++;
+					}
+			}
+		}
+	assert_int_not_equal(refused, 0);
+	assert_int_not_equal(left, 0);
 	free(c.blob);
 }
 
@@ -189,6 +251,7 @@ int main(void)
 		cmocka_unit_test(test_observe_wins),
 		cmocka_unit_test(test_stable_numbers),
 		cmocka_unit_test(test_forms),
+		cmocka_unit_test(test_refused_services),
 		cmocka_unit_test(test_group_split),
 		cmocka_unit_test(test_broken_blobs),
 	};

@@ -59,7 +59,7 @@ static void print_bits(FILE *out, const struct policy *p, const struct policy_bi
 
 static void print_rule(FILE *out, const struct policy *p, const struct policy_rule *r)
 {
-	static const char *const forms[] = { "engine", "pair", "host" };
+	static const char *const forms[] = { "engine", "pair", "host", "pair service", "host service" };
 
 	fprintf(out, "%s %s %08x per %s", r->kind == RULE_CONTRACT ? "contract" : "rule", policy_string(p, r->name), r->uid,
 		policy_per_name(r->per));
