@@ -14,7 +14,7 @@ comma   := ,
 B       := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(BSUF)
 Q       := $(if $(V),,@)
 
-PKGS    := libmnl libnetfilter_queue libnftnl libsodium liburcu-qsbr libsystemd libseccomp libcap-ng jansson yaml-0.1 hiredis libmd
+PKGS    := libacl libmnl libnetfilter_queue libnftnl libsodium liburcu-qsbr libsystemd libseccomp libcap-ng jansson yaml-0.1 hiredis libmd
 HARDEN  := -fstack-protector-strong -fstack-clash-protection -fcf-protection -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 WARN    := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wundef
 CFLAGS  ?= -O2 -g

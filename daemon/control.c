@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/acl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -292,6 +293,35 @@ static int clear_stale(const char *path)
 	return unlink(path) < 0 ? -errno : 0;
 }
 
+/* Mode and ACL let both groups connect; [CT1] is asked anew of each connection. */
+static int admit_admins(const char *path)
+{
+	char text[80];
+	acl_t acl;
+	int r;
+
+	snprintf(text, sizeof(text), "u::rw,g::rw,g:%lu:rw,m::rw,o::-", (unsigned long)who.change);
+	acl = acl_from_text(text);
+	if (!acl)
+		return -errno;
+	r = acl_set_file(path, ACL_TYPE_ACCESS, acl) < 0 ? -errno : 0;
+	(void)acl_free(acl);
+	return r;
+}
+
+static void admit(const char *path)
+{
+	int r;
+
+	if (who.have_read && chown(path, (uid_t)-1, who.read) < 0)
+		log_warning("control socket %s: group egressd cannot be set: %s; its members cannot ask", path,
+			    strerror(errno));
+	r = who.have_change ? admit_admins(path) : 0;
+	if (r < 0)
+		log_warning("control socket %s: no ACL for group egressd-admin: %s; its members must be in group egressd, too", path,
+			    strerror(-r));
+}
+
 int control_open(const char *path)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -313,11 +343,7 @@ int control_open(const char *path)
 		close(fd);
 		return r;
 	}
-	if (who.have_read && chown(path, (uid_t)-1, who.read) < 0)
-		log_warning("control socket %s: group egressd cannot be set: %s; its members cannot ask", path,
-			    strerror(errno));
-	if (who.have_change && !who.have_read)
-		log_warning("group egressd-admin exists, but not egressd: only root can use the control socket");
+	admit(path);
 	return fd;
 }
 

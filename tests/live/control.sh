@@ -154,7 +154,8 @@ as() { # GROUPS VERB...
 code "group egressd reads" 0 as 64001 status
 code "and does not change" 1 as 64001 reload
 says "and is told who may" 'egressd-admin' as 64001 reload
-code "group egressd-admin changes" 0 as 64001,64002 observe --for 0s --reason INC-6
+code "group egressd-admin reads" 0 as 64002 status
+code "and changes" 0 as 64002 observe --for 0s --reason INC-6
 grep -q 'uid 65534: observe ended.*INC-6' "$LAB_DIR/egressd.log" && ok "logged with that uid" || not_ok "no log line of uid 65534"
 code "a stranger gets no connection" 1 as 65534 status
 says "and is told why" 'member of group egressd' as 65534 status
