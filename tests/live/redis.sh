@@ -78,15 +78,17 @@ lab_is 30 "$(count small)" "of the other rule too"
 lab_is "" "$(entries | jq -r .alert_id | sort | uniq -d)" "one entry per alert_id"
 lab_is "" "$(entries | jq .seq | sort -n | awk 'NR > 1 && $1 != last + 1 { print last, $1 } { last = $1 }')" "no seq is missing"
 
-# A burst larger than the doorbell ring, while nobody reads it.
+# A burst larger than the doorbell ring, while nobody reads it, and the next relay finds a server that hangs.
 for i in $(seq 128 227); do echo "addr add 10.20.0.$i/24 dev eth0"; done | in_ns sakura1 ip -batch -
 relay=$(lab_child relay)
-kill -STOP "$relay"
+kill -STOP "$relay" "$(lab_pid redis)"
 for i in $(seq 128 227); do
 	in_ns sakura1 "$flood" send -a 200 "10.20.0.$i" 203.0.113.1 7000 200 600 0 400 >/dev/null
 done
 kill -KILL "$relay"
-lab_wait 10 ready
+hung() { ctl status 2>/dev/null | grep -q "Redis down"; }
+lab_wait 20 hung && ok "a full ring, and a server that hangs" || not_ok "a full ring: $(ctl status | head -n 1)"
+kill -CONT "$(lab_pid redis)"
 told() { # every finding of the burst is told: by its own entry, or counted in a summary
 	[ "$(($(count many) + $(entries | jq -r 'select(.rule.name == "summary") | .alert.signature' | awk '{ n += $1 } END { print n + 0 }')))" -ge 20000 ]
 }
