@@ -1,8 +1,7 @@
 #!/bin/bash
 # past_limit.sh - a blocking limit is exact: at most the limit leaves by an independent counter at the hook, the receiver gets no
 # byte more, and a burst from a quiet subject is not stopped before 99 % of it (limits from 20 MB on). IPv4 and IPv6, TCP and UDP,
-# push and pull, 1 and 32 connections over 8 ports, super-packets on and off, pair, host and group.
-# Alone: bursts must not be stopped early.
+# push and pull, 1 and 32 connections over 8 ports, super-packets on and off: pair, host and group rules, each in all of these ways.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
@@ -51,15 +50,13 @@ verdict() {
 }
 
 n=0
-place() { # a pair of its own of family $1; an outside IPv6 destination is its /64, so there the source is another
+place() { # a pair of its own of family $1, and a host of its own
 	n=$((n + 1))
 	case $1 in
-	ip) dst=203.0.113.$((20 + n)) src=10.20.0.15 ;;
-	ip6)
-		dst=2001:db8:9::$((100 + n)) src=fd00:20::1:$n
-		lab_addr sakura1 eth0 "$src/64"
-		;;
+	ip) dst=203.0.113.$((20 + n)) src=10.20.0.$((20 + n)) ;;
+	ip6) dst=2001:db8:9::$((100 + n)) src=fd00:20::1:$n ;;
 	esac
+	lab_addr sakura1 eth0 "$src/$([ "$1" = ip ] && echo 24 || echo 64)"
 }
 
 tcp() { # FAMILY push|pull CONNECTIONS TEXT
@@ -119,10 +116,6 @@ host_udp() { # GSO
 	in_ns sakura1 "$flood" send -a 200 10.20.0.15 203.0.113.11 9000 200 1200 60000 30000 >/dev/null
 	verdict "host, UDP to 200 destinations, GSO $1" "$(arrived recv "spread-$1")" "$(passed "spread-$1")"
 }
-host_tcp() { # GSO
-	fresh host
-	tcp ip push 32 "host, 32 connections, GSO $1"
-}
 group_of() { # PROTO GSO
 	local send=(send) port=9000 sent=(8 1200 30000 15000) name="both-$1-$2"
 	fresh group
@@ -154,7 +147,16 @@ for gso in on off; do
 		done
 	done
 	host_udp $gso
-	host_tcp $gso
+	for per in host group; do
+		for family in ip ip6; do
+			for way in push pull; do
+				for what in tcp udp; do
+					[ $per = host ] || fresh group
+					$what $family $way 32 "$per, $(version $family), ${what^^} $way, 32 at once, GSO $gso"
+				done
+			done
+		done
+	done
 	group_of UDP $gso
 	group_of TCP $gso
 done
