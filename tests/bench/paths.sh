@@ -1,6 +1,6 @@
 #!/bin/bash
 # paths.sh WORKLOAD: what a packet costs on each way through a gateway, side by side. Every path has a lab of its own with its own
-# gateway, all of them stand at once; a round runs each path, then each again in opposite order, then the reference four times (A/A).
+# gateway, all of them stand at once; a round runs each path, then each again in opposite order, then each reference four times (A/A).
 #
 #   paths       forward     forwarding, nothing else                      conntrack   and conntrack
 #               leased      egressd                                       leased-ct   and conntrack
@@ -227,12 +227,15 @@ run() { # PATH: cost, and the second figure to a file
 	echo -n "$cost "
 	echo "$extra" >>"$dir/$1.extra"
 }
-reference=conntrack
-[[ " $chosen " == *" conntrack "* ]] || reference=forward
+references=conntrack
+[[ " $chosen " == *" conntrack "* ]] || references=forward
+[[ " $chosen " != *" loop "* ]] || references="$references loop"
+again=$(for p in $references; do echo "$p $p $p $p"; done)
 {
-	echo "$chosen $(echo "$chosen" | tr ' ' '\n' | tac | tr '\n' ' ') aa aa aa aa"
+	# shellcheck disable=SC2086
+	echo "$chosen $(echo "$chosen" | tr ' ' '\n' | tac | tr '\n' ' ') $(printf 'aa-%s ' $again)"
 	for _ in $(seq $((ROUNDS + 1))); do
-		for p in $chosen $(echo "$chosen" | tr ' ' '\n' | tac) $reference $reference $reference $reference; do
+		for p in $chosen $(echo "$chosen" | tr ' ' '\n' | tac) $again; do
 			run "$p"
 		done
 		echo
@@ -244,8 +247,10 @@ r=0
 # ratio PATH AGAINST GOAL FIGURE: B/A of the two paths from every round.
 ratio() {
 	[[ " $chosen " == *" $1 "* && " $chosen " == *" $2 "* ]] || return 0
-	awk -v b="$1" -v a="$2" 'NR == 1 { for (i = 1; i <= NF; i++) { if ($i == a) { if (!a1) a1 = i; a2 = i }
-		if ($i == b) { if (!b1) b1 = i; b2 = i } if ($i == "aa" && !aa) aa = i }; next }
+	local reference=${references%% *}
+	[[ " $references " != *" $2 "* ]] || reference=$2
+	awk -v b="$1" -v a="$2" -v ref="aa-$reference" 'NR == 1 { for (i = 1; i <= NF; i++) { if ($i == a) { if (!a1) a1 = i; a2 = i }
+		if ($i == b) { if (!b1) b1 = i; b2 = i } if ($i == ref && !aa) aa = i }; next }
 		{ print $a1, $b1, $b2, $a2, $aa, $(aa + 1), $(aa + 2), $(aa + 3) }' "$dir/costs" |
 		"$EGRESSD_BUILD/tests/bench/ratio_of" "$work: $1 / $2" "$2; A/A of $reference" "tests/bench/paths.sh $work" "$3" "$4" || r=1
 }
