@@ -30,6 +30,9 @@
 #ifndef ACCOUNTS
 #define ACCOUNTS 1
 #endif
+#ifndef END_ALL
+#define END_ALL	0	/* while running, too, as when the policy changes */
+#endif
 #ifndef LIMIT2
 #define LIMIT2	LIMIT
 #endif
@@ -43,8 +46,8 @@ bool lock[ACCOUNTS];
 byte granted, settled, share_granted[ACCOUNTS], share_settled[ACCOUNTS];
 bool open, valid;
 byte to_share, to_granted, to_settled, to_outstanding, to_leased;
-/* the kernel's: element, quota object, counter; packets amid the rules */
-bool element;
+/* the kernel's: element, quota object, counter, whether the chain asks leases; packets amid the rules */
+bool element, asks = true;
 byte quota, used, counter, amid;
 /* struct area_worker: the slot of the packet in hand */
 mtype = { FREE, RECEIVED, PASS };
@@ -160,7 +163,7 @@ proctype kernel() {
 
 	do
 	:: left > 0 ->
-		d_step { left--; hit = element; amid = amid + hit }
+		d_step { left--; hit = (element && asks); amid = amid + hit }
 		if
 		:: hit ->
 			d_step { used++; hit = (used <= quota) }
@@ -270,15 +273,24 @@ inline stands_now() {
 #endif
 }
 
+/* is_to_count(): a raise may go without, sent_on is what it was */
+inline to_count() {
+	if
+	:: !fresh -> counts = true
+	:: counts = false
+	fi
+}
+
 inline grant() {
+	to_count();
 #ifdef COUNT_FIRST
 	count = counter;
 #endif
-	seen_used = used;
+	seen_used = (counts -> used : 0);
 	head_of(head);
 	if
 	:: head == 0 ->
-		seen_used = 0;
+		d_step { seen_used = 0; counts = false }
 		if
 		:: fresh -> open = false
 		:: else
@@ -291,13 +303,18 @@ inline grant() {
 		d_step { granted = granted + more; head = 0 }
 		step();
 		grace();
+		if
+		:: counts ->
 #ifndef COUNT_FIRST
 #ifndef NO_COUNT_BARRIER
-		amid == 0;
+			amid == 0;
 #endif
-		count = counter;
+			count = counter;
 #endif
-		sent_on_is();
+			sent_on_is()
+		:: else
+		fi;
+		counts = false;
 		stands_now();
 #ifdef NO_SECOND_LOOK
 		stands = true;
@@ -315,9 +332,13 @@ inline grant() {
 	fi
 }
 
-/* leases_end(): no packet begins, those amid the rules leave, count, return the rest */
+/* leases_end(): no packet begins, those amid the rules leave, count, return the rest. leases_end_all(): the chain asks no lease, and
+ * asks again when none is left; a new engine does that whatever it finds. */
 inline recall() {
-	element = false;
+	if
+	:: ready -> element = false
+	:: !ready || END_ALL -> asks = false
+	fi;
 #ifndef NO_BARRIER
 	amid == 0;
 #endif
@@ -328,7 +349,9 @@ inline recall() {
 	granted = settled;
 	step();
 #endif
-	open = false
+	open = false;
+	element = false;
+	asks = true
 }
 
 /* judge_recover(), lease_recover(), leases_end_all(): a kill in the midst begins it anew */
@@ -366,6 +389,8 @@ inline recover() {
 	:: open -> recall()
 	:: else
 	fi;
+	element = false;
+	asks = true;
 	d_step {
 		refresh(0);
 #if ACCOUNTS == 2
@@ -376,12 +401,12 @@ inline recover() {
 }
 
 inline forget() {
-	fresh = false; sent_on = 0; head = 0; more = 0; count = 0; seen_used = 0; seen = false; stands = false; i = 0
+	fresh = false; counts = false; sent_on = 0; head = 0; more = 0; count = 0; seen_used = 0; seen = false; stands = false; i = 0
 }
 
 proctype main_thread() {
 	byte grants = GRANTS, head, more, count, seen_used, sent_on, i;
-	bool fresh, seen, stands;
+	bool fresh, counts, seen, stands;
 
 	do
 	:: {

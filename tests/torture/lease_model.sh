@@ -41,7 +41,7 @@ killed=(-DLIMIT=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1 -DKILLS=1)
 raised=(-DLIMIT=3 -DQUEUED=0 -DLEASED=3 -DGRANTS=2)
 both=(-DLIMIT=3 -DQUEUED=1 -DLEASED=2 -DGRANTS=2 -DKILLS=0)
 two=(-DACCOUNTS=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1)
-holds "a kill after any step" "${killed[@]}"
+holds "a kill after any step, all ended by one rule" "${killed[@]}" -DEND_ALL=1
 holds "raised and recalled, three leased packets, a kill after any step" "${raised[@]}" -DKILLS=1
 holds "two workers beside two grants" "${both[@]}"
 holds "two accounts, the first is the tighter, a kill after any step" -DLIMIT=1 -DLIMIT2=2 "${two[@]}" -DKILLS=1
