@@ -158,12 +158,41 @@ static const char *no_room(const struct area *a)
 	return "256 decisions are in force, which is all that fit: `egressctl blocks` lists them; unblock one, or wait until one ends";
 }
 
+static const struct area_answer *answered(const struct area_header *h, uint64_t entry)
+{
+	/* Acquire: pairs with the release of the engine before. */
+	for (unsigned i = 0; entry && i < AREA_ANSWERS; i++)
+		if (atomic_load_explicit(&h->answer[i].entry, memory_order_acquire) == entry)
+			return &h->answer[i];
+	return NULL;
+}
+
+/* [M3] */
+static void remember(struct area_header *h, uint64_t entry, int result, uint32_t count, const char *text)
+{
+	struct area_answer *x = &h->answer[h->answers++ % AREA_ANSWERS];
+
+	/* Acquire, then release: a kill in between leaves no entry with another's answer. */
+	(void)atomic_exchange_explicit(&x->entry, 0, memory_order_acquire);
+	x->result = result;
+	x->count = count;
+	snprintf(x->text, sizeof(x->text), "%s", text);
+	atomic_store_explicit(&x->entry, entry, memory_order_release);
+}
+
 static void decision(struct engine *e, const struct proto_msg *m)
 {
+	const struct area_answer *before = answered(e->area.h, m->u.decision.entry);
 	const struct mono now = clock_mono();
 	char text[200] = "";
 	uint32_t n = 0;
-	int r = decide(e, m, now, &n, text);
+	int r;
+
+	if (before) {
+		engine_tell(FD_PEER, PROTO_REPLY, m->token, before->result, before->count, before->text, -1);
+		return;
+	}
+	r = decide(e, m, now, &n, text);
 
 	if (r == -ENOENT)
 		snprintf(text, sizeof(text), "nothing is blocked there");
@@ -171,6 +200,8 @@ static void decision(struct engine *e, const struct proto_msg *m)
 		snprintf(text, sizeof(text), "%s", no_room(&e->area));
 	else if (r == -EEXIST)
 		snprintf(text, sizeof(text), "a decision with this id is in force");
+	if (m->u.decision.entry)
+		remember(e->area.h, m->u.decision.entry, r, r == 0 ? n : 0, text);
 	/* What it concerns is judged by it at once. An unblock and the end of observing only give: what was leased stays paid. */
 	if (r == 0 && (m->kind == PROTO_BLOCK || m->kind == PROTO_ALLOW))
 		leases_end_between(e, &m->u.decision.src, &m->u.decision.dst);

@@ -3,6 +3,8 @@
  * All over SOCK_SEQPACKET socket pairs made once by the supervisor; a restarted process goes on reading the same one.
  * [M1] A message is exactly one struct; wrong size, version or kind is counted and dropped (fuzzed).
  * [M2] Every command is answered by one reply with the same token.
+ * [M3] A decision may be sent again: of the AREA_ANSWERS newest that name their entry each is applied once and answered as
+ *      before, also by the next engine.
  */
 #pragma once
 
@@ -46,6 +48,7 @@ struct proto_decision {
 	uint64_t budget;	/* bytes; 0: default */
 	uint32_t ttl_s;
 	uint32_t uid;		/* who asked, for the log */
+	uint64_t entry;		/* of egress:decisions, as decided_name(); 0: none, it is not sent again */
 };
 
 struct proto_policy {
@@ -71,7 +74,7 @@ struct proto_msg {
 	} u;
 };
 
-#define PROTO_MAGIC 0x65677032u	/* "egp2": layout of this struct */
+#define PROTO_MAGIC 0x65677033u	/* "egp3": layout of this struct */
 
 /* fd -1: none rides along. 0 or -errno. */
 int proto_send(int sock, const struct proto_msg *m, int fd) MUST_CHECK;

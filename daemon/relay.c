@@ -24,6 +24,7 @@
 #include "decide.h"
 #include "engine.h"
 #include "health.h"
+#include "history.h"
 #include "log.h"
 #include "policy_force.h"
 #include "proto.h"
@@ -33,6 +34,7 @@
 
 #define SPOOL_CAP     (256ULL << 20)
 #define SNAPSHOT_S    60
+#define DECISION_MS   200	/* for an answer; then it is asked again each second */
 
 struct relay {
 	struct config config;
@@ -43,6 +45,8 @@ struct relay {
 	struct courier *courier;
 	int control, wake;
 	uint64_t token;
+	struct proto_msg asked;		/* the last decision that went to the engine */
+	uint64_t logged;		/* entry of the last that was answered */
 
 	struct policy_force force;
 	uint64_t seconds;
@@ -54,16 +58,17 @@ struct relay {
 
 /* ---- engine ---- */
 
-static int command(void *relay, struct proto_msg *m, int fd, struct proto_reply *ret)
+/* The answer may be one to the same message sent before. */
+static int ask(struct proto_msg *m, int fd, unsigned ms, struct proto_reply *ret)
 {
-	struct relay *r = relay;
-	struct pollfd p = { .fd = FD_PEER, .events = POLLIN };
-	struct mono end = { clock_mono().ns + CONTROL_ANSWER_S * NS_PER_S };
+	struct pollfd room = { .fd = FD_PEER, .events = POLLOUT }, p = { .fd = FD_PEER, .events = POLLIN };
+	struct mono end = { clock_mono().ns + ms * NS_PER_MS };
 	struct proto_msg answer;
 	int e, got;
 
 	m->magic = PROTO_MAGIC;
-	m->token = ++r->token;
+	if (poll(&room, 1, (int)ms) <= 0)
+		return -ETIMEDOUT;	/* what was sent before is not read */
 	e = proto_send(FD_PEER, m, fd);
 	while (e == 0) {
 		struct mono t = clock_mono();
@@ -81,6 +86,14 @@ static int command(void *relay, struct proto_msg *m, int fd, struct proto_reply 
 		e = e == 1 || e == -EAGAIN || e == -EBADMSG ? 0 : -EPIPE;	/* an answer to one given up is dropped */
 	}
 	return e;
+}
+
+static int command(void *relay, struct proto_msg *m, int fd, struct proto_reply *ret)
+{
+	struct relay *r = relay;
+
+	m->token = ++r->token;
+	return ask(m, fd, CONTROL_ANSWER_S * 1000, ret);
 }
 
 static int plain_command(void *relay, struct proto_msg *m, struct proto_reply *ret)
@@ -142,48 +155,82 @@ static void report_all(struct relay *r, bool all)
 
 /* ---- decisions ---- */
 
-static void answer(struct relay *r, const struct redis_decision *d, const char *result, const char *why)
+static int sync_spool(struct relay *r)
 {
 	int e;
 
-	log_notice("decision %s: %s %s %s by %s: %s%s%s", d->id, d->action, d->src, d->dst, d->author, result,
-		   why[0] ? ": " : "", why);
+	pthread_mutex_lock(&r->spool_lock);
+	e = spool_sync(r->spool);
+	pthread_mutex_unlock(&r->spool_lock);
+	return e;
+}
+
+static int answer(struct relay *r, const struct redis_decision *d, const char *result, const char *why)
+{
+	const uint64_t entry = decided_name(d->entry);
+	int e;
+
+	if (r->logged != entry)
+		log_notice("decision %s: %s %s %s by %s: %s%s%s", d->id, d->action, d->src, d->dst, d->author, result,
+			   why[0] ? ": " : "", why);
 	pthread_mutex_lock(&r->spool_lock);
 	e = report_decision(r->report, d, result, why);
-	if (e == 0)
-		e = spool_sync(r->spool);
 	pthread_mutex_unlock(&r->spool_lock);
-	if (e < 0)
-		log_error("answer to decision %s not written: %s", d->id, strerror(-e));
+	if (e == 0)
+		e = sync_spool(r);
+	if (e < 0 && r->logged != entry)
+		log_error("answer to decision %s not written: %s; tried again", d->id, strerror(-e));
+	r->logged = entry;
+	return e;
+}
+
+/* 0: r->asked is for the engine, and stays as it is until it was answered: the engine may have done it. 1: no answer is due, or it was
+ * written. -errno: refused, and why. */
+static int check(struct relay *r, const struct redis_decision *d, char *why, size_t size)
+{
+	const enum report_decided known = report_decided(r->report, d);
+	const uint64_t entry = decided_name(d->entry);
+	struct proto_msg m;
+	int e;
+
+	if (known == DECIDED_ANSWERED)
+		return 1;
+	if (r->asked.u.decision.entry == entry)
+		return 0;
+	e = decide_check(&r->force.view, r->config.gateway, d, clock_wall_us(), &m, why, size);
+	if (e == 0 && known == DECIDED_REUSED) {
+		snprintf(why, size, "id: another entry had it, each decision needs its own");
+		e = -EINVAL;
+	}
+	if (e == 0) {
+		r->asked = m;
+		r->asked.token = ++r->token;
+		r->asked.u.decision.entry = entry;
+	}
+	return e;
 }
 
 static void decision(struct relay *r)
 {
 	struct redis_decision d;
 	struct proto_reply reply = { 0 };
-	enum report_decided known;
-	struct proto_msg m;
 	char why[200] = "";
 	int e;
 
 	if (!r->courier || !r->force.have || !courier_decision(r->courier, &d))
 		return;
-	known = report_decided(r->report, &d);
-	e = known == DECIDED_ANSWERED ? 1 : decide_check(&r->force.view, r->config.gateway, &d, clock_wall_us(), &m, why, sizeof(why));
-	if (e == 0 && known == DECIDED_REUSED) {
-		snprintf(why, sizeof(why), "id: another entry had it, each decision needs its own");
-		e = -EINVAL;
-	}
-	if (e == 0) {
-		e = command(r, &m, -1, &reply);
-		if (e == -ETIMEDOUT)
-			return;	/* the engine restarts: asked again at the next turn */
-		if (e == 0 && reply.result < 0)
-			snprintf(why, sizeof(why), "%s", reply.text);
-		answer(r, &d, e == 0 && reply.result == 0 ? "applied" : "refused", why);
+	e = check(r, &d, why, sizeof(why));
+	if (e > 0) {
+		e = sync_spool(r);
 	} else if (e < 0) {
-		answer(r, &d, "refused", why);
+		e = answer(r, &d, "refused", why);
+	} else {
+		e = ask(&r->asked, -1, DECISION_MS, &reply);
+		if (e == 0)
+			e = answer(r, &d, reply.result == 0 ? "applied" : "refused", reply.text);
 	}
+	if (e < 0)
+		return;		/* again in a second */
 	courier_decided(r->courier);
 	courier_poke(r->courier);
 }
@@ -355,6 +402,7 @@ static int start(struct relay *r, char *why, size_t size)
 		e = open_control(r, why, size);
 	if (e < 0)
 		return e;
+	r->token = clock_mono().ns;	/* an answer to the relay before is none to us */
 	health_init(&r->health, &r->area, r->config.failure == FAILURE_CLOSED);
 	r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r->wake < 0)

@@ -19,13 +19,14 @@
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   5
+#define AREA_LAYOUT   6
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
 #define AREA_HELD     1024	/* packets of one queue that wait for a recall */
 #define AREA_BELL     16384		/* doorbell entries, a power of two */
 #define AREA_DYNAMIC  256		/* decisions in force: allow and block by hand */
+#define AREA_ANSWERS  64		/* to decisions, the newest */
 #define AREA_BRAKE    64
 #define AREA_HUGE     ((size_t)2 << 20)	/* the hot part ends at a multiple of it */
 
@@ -69,6 +70,13 @@ struct area_dynamic {		/* a decision in force; engine writes, under one thread *
 	uint64_t budget;	/* bytes, allow */
 	uint64_t until_ns, since_ns;	/* boottime */
 	char id[40], author[40], reason[120];
+};
+
+struct area_answer {		/* what became of a decision; engine's main thread */
+	_Atomic uint64_t entry;	/* proto_decision.entry; 0: none, the rest does not hold */
+	int32_t result;
+	uint32_t count;
+	char text[200];
 };
 
 /* An eviction under way: what the overflow record `to` (TABLE_NONE: the header) will have when pair `slot` is folded in. Doing it
@@ -131,6 +139,8 @@ struct area_header {
 	_Atomic uint64_t bell_next;	/* doorbell entries ever written */
 	_Atomic uint32_t bell[AREA_BELL];	/* account slots */
 	struct area_dynamic dynamic[AREA_DYNAMIC];
+	uint64_t answers;		/* ever */
+	struct area_answer answer[AREA_ANSWERS];
 	struct area_worker worker[AREA_WORKERS];
 };
 
