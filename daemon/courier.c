@@ -47,6 +47,7 @@ struct courier {
 	uint64_t down_since_us, told_ns, told_unheard_ns, beat_ns;
 	uint64_t sent;			/* highest seq that this Redis has */
 	unsigned backoff_ms;
+	uint64_t above;			/* highest id above ours that the stream held */
 	char error[160], unheard[160];
 	char where[CONFIG_PATH + 16];	/* the server, for people */
 };
@@ -140,6 +141,20 @@ static void note_unheard(struct courier *c)
 	pthread_mutex_unlock(&c->lock);
 }
 
+/* [CO5] */
+static void note_above(struct courier *c, uint64_t top)
+{
+	bool higher;
+
+	pthread_mutex_lock(&c->lock);
+	higher = top > c->above;
+	c->above = MAX_OF(c->above, top);
+	pthread_mutex_unlock(&c->lock);
+	if (higher)
+		log_warning("the alert stream holds higher ids (%llu) than this gateway gave: it was used under this name "
+			    "before, or the spool was lost; going on above them", (unsigned long long)top);
+}
+
 /* ---- work ---- */
 
 /* One record from spool to stream. 1: done, 0: nothing there, -1: failed. */
@@ -170,8 +185,7 @@ static int deliver_one(struct courier *c)
 	}
 	note_unheard(c);
 	if (top > seq)
-		log_warning("the alert stream holds higher ids (%llu) than this gateway gave: it was used under this name "
-			    "before, or the spool was lost; going on above them", (unsigned long long)top);
+		note_above(c, top);
 	c->sent = seq;
 	pthread_mutex_lock(c->spool_lock);
 	r = spool_ack(c->spool, seq);
@@ -430,6 +444,18 @@ bool courier_decision(struct courier *c, struct redis_decision *ret)
 		*ret = c->decision;
 	pthread_mutex_unlock(&c->lock);
 	return have;
+}
+
+uint64_t courier_above(struct courier *c)
+{
+	uint64_t above;
+
+	if (!c)
+		return 0;
+	pthread_mutex_lock(&c->lock);
+	above = c->above;
+	pthread_mutex_unlock(&c->lock);
+	return above;
 }
 
 void courier_decided(struct courier *c)

@@ -6,6 +6,7 @@
  *                 once a minute, also one by which only subscribers lose.
  * [CO3] Hand-over decisions are handed to the main thread one by one; the cursor moves when the answer is in the spool.
  * [CO4] Turns     a backlog is sent for two seconds at a time: decisions are read and the heartbeat goes on in between.
+ * [CO5] Above     a stream with higher ids than ours is gone on above, and told: once a height on the log, and courier_above().
  */
 #pragma once
 
@@ -32,3 +33,6 @@ void courier_state(struct courier *c, char *buf, size_t size);	/* "ok", "down si
 /* A decision that waits; false: none. courier_decided() after it was answered: the cursor moves on. */
 bool courier_decision(struct courier *c, struct redis_decision *ret);
 void courier_decided(struct courier *c);
+
+/* The highest foreign id that the alert stream has held above ours, 0: none. For a health alert, which the main thread writes. */
+uint64_t courier_above(struct courier *c);

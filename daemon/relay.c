@@ -2,6 +2,7 @@
 #include "relay.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -52,6 +53,7 @@ struct relay {
 	uint64_t seconds;
 	struct health health;
 	bool spool_sick;
+	uint64_t above;			/* courier_above() that was told */
 	struct control_lease_work leases;	/* ever, at the last second's look */
 	struct control_ctx ctl;
 };
@@ -151,6 +153,24 @@ static void report_all(struct relay *r, bool all)
 	}
 	r->spool_sick = false;	/* the alert goes out with the next findings or second */
 	courier_poke(r->courier);
+}
+
+/* The alert about it goes above, too: the height that it may raise by one is no news. */
+static void tell_above(struct relay *r)
+{
+	const uint64_t above = courier_above(r->courier);
+	char text[200];
+	int e;
+
+	if (above <= r->above + (r->above > 0))
+		return;
+	snprintf(text, sizeof(text), "the alert stream holds higher ids (%" PRIu64 ") than this gateway gave: another gateway has its name, "
+		 "or had, or the spool was lost; alerts go on above them", above);
+	pthread_mutex_lock(&r->spool_lock);
+	e = report_health(r->report, "stream-ids", text);
+	pthread_mutex_unlock(&r->spool_lock);
+	if (e == 0)
+		r->above = above;
 }
 
 /* ---- decisions ---- */
@@ -263,6 +283,7 @@ static void second(struct relay *r)
 {
 	r->seconds++;
 	look_at_leases(r);
+	tell_above(r);
 	report_all(r, r->seconds % REPORT_SCAN_S == 0);
 	if (r->seconds % SNAPSHOT_S == 0)
 		snapshot(r);
