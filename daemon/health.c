@@ -1,11 +1,13 @@
 /* health.c - see health.h. */
 #include "health.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "finding.h"
@@ -121,6 +123,7 @@ static int report_restarts(struct health *h, const struct area *a, uint64_t n, s
 	if (!h->from_ns) {
 		h->from_ns = since ? since : load(&b->from_ns);
 		h->noticed_ns = now;
+		h->changed = true;
 	}
 	if (!report_health_due(r, words[HEALTH_ENGINE_RESTART].kind) ||
 	    (since && now - h->noticed_ns < HEALTH_BLIND_S * NS_PER_S))
@@ -141,21 +144,67 @@ static int report_restarts(struct health *h, const struct area *a, uint64_t n, s
 	h->bytes += x.bytes;
 	h->uncounted += x.uncounted;
 	h->from_ns = 0;
+	h->changed = true;
 	return 0;
 }
 
-/* ---- all of them ---- */
+/* ---- kept ---- */
 
-void health_init(struct health *h, const struct area *a, bool closed)
+struct kept {			/* state_dir/health; as good as the area, so it need not outlive the boot */
+	uint64_t area, born_ns;
+	struct health health;
+};
+
+static void name_file(char path[CONFIG_PATH + 32], const char *state_dir, const char *end)
 {
-	const struct area_blind *b = &a->h->blind;
-
-	*h = (struct health){
-		.packets = load(&b->packets), .bytes = load(&b->bytes), .uncounted = load(&b->uncounted), .closed = closed,
-	};
-	for (unsigned i = 0; i < HEALTH_COUNT; i++)
-		h->count[i] = load(&a->h->health[i]);
+	snprintf(path, CONFIG_PATH + 32, "%s/health%s", state_dir, end);
 }
+
+static bool read_kept(struct kept *x, const struct area *a, const char *state_dir)
+{
+	char path[CONFIG_PATH + 32];
+	ssize_t n;
+	int fd;
+
+	name_file(path, state_dir, "");
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0)
+		return false;
+	n = read(fd, x, sizeof(*x));
+	close(fd);
+	return n == sizeof(*x) && x->area == a->h->id && x->born_ns == a->h->born_ns;
+}
+
+void health_init(struct health *h, const struct area *a, const char *state_dir, bool closed)
+{
+	struct kept x;
+
+	*h = read_kept(&x, a, state_dir) ? x.health : (struct health){ 0 };
+	h->closed = closed;
+	h->changed = false;
+}
+
+void health_keep(struct health *h, const struct area *a, const char *state_dir)
+{
+	struct kept x = { .area = a->h->id, .born_ns = a->h->born_ns };
+	char path[CONFIG_PATH + 32], temporary[CONFIG_PATH + 32];
+	int fd;
+
+	if (!h->changed)
+		return;
+	x.health = *h;
+	x.health.changed = false;
+	name_file(path, state_dir, "");
+	name_file(temporary, state_dir, ".new");
+	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return;		/* tried again at the next call */
+	if (write(fd, &x, sizeof(x)) == sizeof(x) && rename(temporary, path) == 0)
+		h->changed = false;
+	close(fd);
+}
+
+/* ---- all of them ---- */
 
 int health_report(struct health *h, const struct area *a, struct report *r)
 {
@@ -181,6 +230,7 @@ int health_report(struct health *h, const struct area *a, struct report *r)
 		if (e < 0)
 			return e;
 		h->count[i] = n;
+		h->changed = true;
 	}
 	return 0;
 }

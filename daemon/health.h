@@ -1,6 +1,7 @@
 /* health.h - what the relay says when a count of enum area_health rises. Relay main thread, but for the words.
  *
- * [HL1] Once      a rise is told once, by report_health() and under its limit of one of a kind a minute.
+ * [HL1] Once      a rise is told once, by report_health() and under its limit of one of a kind a minute. What was told is kept in a file, so
+ *                 a rise while no relay ran is told by the next one; a relay that dies before it kept it makes it told twice.
  * [HL2] Restarts  of the engine are told when it judges again, with the interval in which nobody did and what the kernel counted past
  *                 us meanwhile; those of the minute after are told together, with the sum. An engine that does not get to judge is
  *                 told after HEALTH_BLIND_S, and each minute until it does.
@@ -23,6 +24,7 @@ struct health {			/* what was told */
 	uint64_t from_ns;	/* when the oldest restart not told began, 0: none */
 	uint64_t noticed_ns;
 	bool closed;		/* what nobody judges is dropped */
+	bool changed;		/* since it was kept */
 };
 
 struct health_restarts {	/* microseconds since the epoch; to 0: not yet */
@@ -30,8 +32,9 @@ struct health_restarts {	/* microseconds since the epoch; to 0: not yet */
 	bool closed;
 };
 
-/* What happened before is told already. */
-void health_init(struct health *h, const struct area *a, bool closed);
+/* As the last relay of this area kept it; in a new area nothing was told. */
+void health_init(struct health *h, const struct area *a, const char *state_dir, bool closed);
+void health_keep(struct health *h, const struct area *a, const char *state_dir);	/* when what it told is on disk */
 /* Tells every rise. 0; -errno: not written, tried again at the next call. */
 int health_report(struct health *h, const struct area *a, struct report *r) MUST_CHECK;
 

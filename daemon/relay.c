@@ -145,6 +145,7 @@ static void report_all(struct relay *r, bool all)
 		r->spool_sick = true;
 		return;
 	}
+	health_keep(&r->health, &r->area, r->config.state_dir);
 	if (r->spool_sick) {
 		log_notice("spool: writing again");
 		pthread_mutex_lock(&r->spool_lock);
@@ -424,7 +425,7 @@ static int start(struct relay *r, char *why, size_t size)
 	if (e < 0)
 		return e;
 	r->token = clock_mono().ns;	/* an answer to the relay before is none to us */
-	health_init(&r->health, &r->area, r->config.failure == FAILURE_CLOSED);
+	health_init(&r->health, &r->area, r->config.state_dir, r->config.failure == FAILURE_CLOSED);
 	r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (r->wake < 0)
 		return -errno;

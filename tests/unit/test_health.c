@@ -61,7 +61,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(w->dir));
 	assert_int_equal(spool_open(w->dir, 1 << 20, &w->spool), 0);
 	assert_int_equal(report_open(&w->area, &w->config, w->spool, &w->report), 0);
-	health_init(&w->health, &w->area, false);
+	health_init(&w->health, &w->area, w->dir, false);
 	*state = w;
 	return 0;
 }
@@ -316,13 +316,55 @@ static void others(void **state)
 			assert_says(told(w), "\"event_type\":\"health\"");
 			assert_null(told(w));
 		}
+}
+
+/* The relay ends; the next one may say all kinds at once. */
+static void next_relay(struct world *w)
+{
+	health_init(&w->health, &w->area, w->dir, true);
+	skipped_s += 60;
+}
+
+static void away(void **state)
+{
+	struct world *w = *state;
+	struct area_header *h = w->area.h;
+
+	for (unsigned i = 0; i < HEALTH_COUNT; i++)
+		if (i != HEALTH_ENGINE_RESTART)
+			set(&h->health[i], 3);
+	next_relay(w);			/* the first of this area */
+	while (told(w))
+		;
+	assert_int_equal(w->seq, HEALTH_COUNT - 1);
+	health_keep(&w->health, &w->area, w->dir);
+	next_relay(w);
+	assert_null(told(w));
+	set(&h->health[HEALTH_RULES_FLUSHED], 5);
 	start_engine(w, 1);
 	ready_engine(w, 3);
-	health_init(&w->health, &w->area, true);	/* a new relay: its predecessor told */
+	next_relay(w);
+	assert_says(told(w), "; 3 packets (3.0 kB) dropped unjudged\"");
+	assert_says(told(w), "somebody removed egressd's kernel rules");
+	assert_null(told(w));
+	next_relay(w);			/* it died before it kept that */
+	assert_says(told(w), "; 3 packets (3.0 kB) dropped unjudged\"");
+	assert_says(told(w), "somebody removed egressd's kernel rules");
+	health_keep(&w->health, &w->area, w->dir);
+	next_relay(w);
 	assert_null(told(w));
 	start_engine(w, 1);
-	ready_engine(w, 4);
-	assert_says(told(w), "; 4 packets (4.0 kB) dropped unjudged\"");
+	assert_null(told(w));		/* noticed, it does not judge yet */
+	health_keep(&w->health, &w->area, w->dir);
+	ready_engine(w, 2);
+	start_engine(w, 1);
+	ready_engine(w, 2);
+	next_relay(w);
+	assert_says(told(w), "restarted 2 times; nobody judged at times from");
+	health_keep(&w->health, &w->area, w->dir);
+	h->id++;			/* another area: nothing of it was told */
+	next_relay(w);
+	assert_says(told(w), "\"event_type\":\"health\"");
 }
 
 int main(void)
@@ -335,6 +377,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(many, setup, teardown),
 		cmocka_unit_test_setup_teardown(never_ready, setup, teardown),
 		cmocka_unit_test_setup_teardown(others, setup, teardown),
+		cmocka_unit_test_setup_teardown(away, setup, teardown),
 	};
 
 	setenv("TZ", "UTC", 1);
