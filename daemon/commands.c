@@ -180,6 +180,20 @@ static void remember(struct area_header *h, uint64_t entry, int result, uint32_t
 	atomic_store_explicit(&x->entry, entry, memory_order_release);
 }
 
+/* Done but not remembered: by an engine killed at that moment, or in an area before this one. Another one with its id the relay
+ * refuses. */
+static bool stands(const struct area_header *h, const struct proto_decision *d)
+{
+	for (unsigned i = 0; d->entry && i < AREA_DYNAMIC; i++) {
+		const struct area_dynamic *x = &h->dynamic[i];
+
+		if (x->kind != DYNAMIC_NONE && strcmp(x->id, d->id) == 0 && strcmp(x->author, d->author) == 0 &&
+		    strcmp(x->reason, d->reason) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void decision(struct engine *e, const struct proto_msg *m)
 {
 	const struct area_answer *before = answered(e->area.h, m->u.decision.entry);
@@ -193,7 +207,8 @@ static void decision(struct engine *e, const struct proto_msg *m)
 		return;
 	}
 	r = decide(e, m, now, &n, text);
-
+	if (r == -EEXIST && stands(e->area.h, &m->u.decision))
+		r = 0;
 	if (r == -ENOENT)
 		snprintf(text, sizeof(text), "nothing is blocked there");
 	else if (r == -ENOSPC)

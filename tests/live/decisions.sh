@@ -81,5 +81,30 @@ decide id u2 action unblock src 10.20.0.15 dst 203.0.113.13 budget 30kB ttl 1h
 lab_wait 5 eval '[ "$(answer u2 | wc -l)" = 2 ]' || not_ok "no answer"
 lab_is applied "$(answer u3)" "the same asked anew is done anew"
 lab_is "applied refusedid: another entry had it, each decision needs its own" "$(answer u2 | paste -sd' ')" "an id used again"
+
+# Done, and all end before the relay hears of it.
+engine=$(lab_child engine) relay=$(lab_child relay)
+kill -STOP "$engine"
+decide id b3 action block src 10.20.0.16 dst 203.0.113.93 ttl 1h
+sleep 2.5
+# Not while it waits for this answer: in its loop it polls six descriptors.
+rests() {
+	local n
+	kill -STOP "$relay"
+	sleep 0.05
+	read -r _ _ n _ <"/proc/$relay/syscall" && [ "$n" = 0x6 ] && return
+	kill -CONT "$relay"
+	return 1
+}
+lab_wait 5 rests || not_ok "the relay does not rest"
+kill -CONT "$engine"
+refused() { ! in_ns sakura2 ping -nqc 1 -W 1 203.0.113.93 >/dev/null; }
+lab_wait 5 refused || not_ok "no block"
+lab_egressd_stop || not_ok "does not stop"
+answered b3 && not_ok "the relay has answered it"
+lab_egressd_restart || exit 1
+lab_wait 15 answered b3
+lab_is "applied 1" "$(answer b3) $(in_force b3)" "a block that was kept, and its answer not"
+refused && ok "and it has effect" || not_ok "and it has no effect"
 lab_egressd_stop || not_ok "does not stop"
 lab_done
