@@ -101,8 +101,8 @@ void health_restart_text(const struct health_restarts *x, char *text, size_t siz
 	}
 	put_time(x->to_us, date, to);
 	put_passed(x, passed, sizeof(passed));
-	snprintf(text, size, "the engine was restarted%s; nobody judged %s %s to %s %s; %s", times, x->n > 1 ? "at times from" : "from", from,
-		 to, zone, passed);
+	snprintf(text, size, "the engine was restarted%s; nobody judged %s %s to %s %s; %s", times,
+		 x->n < 2 ? "from" : x->last ? "at times, the last from" : "at times from", from, to, zone, passed);
 }
 
 static uint64_t wall_us(uint64_t ns)
@@ -122,6 +122,7 @@ static int report_restarts(struct health *h, const struct area *a, uint64_t n, s
 
 	if (!h->from_ns) {
 		h->from_ns = since ? since : load(&b->from_ns);
+		h->from_last = x.n > 1;
 		h->noticed_ns = now;
 		h->changed = true;
 	}
@@ -129,6 +130,7 @@ static int report_restarts(struct health *h, const struct area *a, uint64_t n, s
 	    (since && now - h->noticed_ns < HEALTH_BLIND_S * NS_PER_S))
 		return 0;
 	x.from_us = wall_us(h->from_ns);
+	x.last = h->from_last;
 	if (!since) {
 		x.to_us = wall_us(load(&b->to_ns));
 		x.packets = load(&b->packets) - h->packets;

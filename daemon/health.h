@@ -1,10 +1,12 @@
 /* health.h - what the relay says when a count of enum area_health rises. Relay main thread, but for the words.
  *
- * [HL1] Once      a rise is told once, by report_health() and under its limit of one of a kind a minute. What was told is kept in a file, so
- *                 a rise while no relay ran is told by the next one; a relay that dies before it kept it makes it told twice.
+ * [HL1] Once      a rise is told once, by report_health() and under its limit of one of a kind a minute. What was told
+ *                 is kept in a file, so a rise while no relay ran is told by the next one; a relay that dies before it kept it makes
+ *                 it told twice.
  * [HL2] Restarts  of the engine are told when it judges again, with the interval in which nobody did and what the kernel counted past
  *                 us meanwhile; those of the minute after are told together, with the sum. An engine that does not get to judge is
- *                 told after HEALTH_BLIND_S, and each minute until it does.
+ *                 told after HEALTH_BLIND_S, and each minute until it does. Of several while no relay looked, the last one's
+ *                 interval is told.
  */
 #pragma once
 
@@ -22,6 +24,7 @@ struct health {			/* what was told */
 	uint64_t count[HEALTH_COUNT];
 	uint64_t packets, bytes, uncounted;	/* of struct area_blind */
 	uint64_t from_ns;	/* when the oldest restart not told began, 0: none */
+	bool from_last;		/* it is the last one: the others were not noticed one by one */
 	uint64_t noticed_ns;
 	bool closed;		/* what nobody judges is dropped */
 	bool changed;		/* since it was kept */
@@ -30,6 +33,7 @@ struct health {			/* what was told */
 struct health_restarts {	/* microseconds since the epoch; to 0: not yet */
 	uint64_t n, from_us, to_us, packets, bytes, uncounted;
 	bool closed;
+	bool last;		/* from and to are of the last alone */
 };
 
 /* As the last relay of this area kept it; in a new area nothing was told. */

@@ -179,6 +179,9 @@ static void words(void **state)
 	x = (struct health_restarts){ .n = 3, .from_us = WALL_US - 86400000000, .to_us = WALL_US };
 	assert_string_equal(text_of(x), "the engine was restarted 3 times; nobody judged at times from 22 Nov 14:42:02.530 to "
 					"23 Nov 14:42:02.530 UTC; no packet passed unjudged");
+	x.last = true;
+	assert_string_equal(text_of(x), "the engine was restarted 3 times; nobody judged at times, the last from 22 Nov 14:42:02.530 to "
+					"23 Nov 14:42:02.530 UTC; no packet passed unjudged");
 	x.to_us = 0;
 	assert_string_equal(text_of(x), "the engine was restarted 3 times and does not judge yet; nobody judges since 14:42:02.530 UTC");
 	if (access("/usr/share/zoneinfo/Asia/Tokyo", R_OK) == 0) {
@@ -188,7 +191,7 @@ static void words(void **state)
 	clock_set_zone("/etc/localtime");	/* no name: it stays */
 	clock_set_zone("UTC");
 	/* Nothing of it is cut, whatever the numbers. */
-	x = (struct health_restarts){ UINT64_MAX, WALL_US, WALL_US * 2, UINT64_MAX, UINT64_MAX, 1, true };
+	x = (struct health_restarts){ UINT64_MAX, WALL_US, WALL_US * 2, UINT64_MAX, UINT64_MAX, 1, true, true };
 	assert_non_null(strstr(text_of(x), "(18.4 EB) or more dropped unjudged: the kernel's counters were removed"));
 }
 
@@ -361,6 +364,13 @@ static void away(void **state)
 	ready_engine(w, 2);
 	next_relay(w);
 	assert_says(told(w), "restarted 2 times; nobody judged at times from");
+	health_keep(&w->health, &w->area, w->dir);
+	for (unsigned i = 0; i < 2; i++) {
+		start_engine(w, 1);
+		ready_engine(w, 2);
+	}
+	next_relay(w);
+	assert_says(told(w), "restarted 2 times; nobody judged at times, the last from");
 	health_keep(&w->health, &w->area, w->dir);
 	h->id++;			/* another area: nothing of it was told */
 	next_relay(w);
