@@ -23,6 +23,11 @@ static bool holds_exactly(int capability)
 	return true;
 }
 
+bool confine_net_admin(void)
+{
+	return capng_get_caps_process() == 0 && capng_have_capability(CAPNG_EFFECTIVE, CAP_NET_ADMIN);
+}
+
 static int keep_capability(int capability)	/* -1: none */
 {
 	/* Under the service manager nothing is left to give up, and its filter refuses the call that would. */

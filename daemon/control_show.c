@@ -136,6 +136,14 @@ static void set_policy(const struct control_call *q, json_t *to)
 	control_set(to, "policy", o);
 }
 
+static void set_drops(json_t *to, const char *key, uint64_t n)
+{
+	if (n == AREA_UNKNOWN)
+		control_set(to, key, json_null());
+	else
+		control_set_number(to, key, n);
+}
+
 static void set_coverage(const struct control_call *q, json_t *to)
 {
 	const struct area_header *h = q->ctx->area->h;
@@ -146,8 +154,8 @@ static void set_coverage(const struct control_call *q, json_t *to)
 	control_set_number(to, "unseen_packets", LOAD(h->unseen_packets));
 	control_set(to, "seen_percent",
 		    egress ? json_real(100.0 * (1.0 - (double)MIN_OF(unseen, egress) / (double)egress)) : json_null());
-	control_set_number(to, "queue_dropped", LOAD(h->queue_dropped));
-	control_set_number(to, "user_dropped", LOAD(h->user_dropped));
+	set_drops(to, "queue_dropped", LOAD(h->queue_dropped));
+	set_drops(to, "user_dropped", LOAD(h->user_dropped));
 	control_set_number(to, "gap_seconds", LOAD(h->gap_ns) / NS_PER_S);
 	control_set_number(to, "folded_bytes", LOAD(h->folded_bytes) + LOAD(h->lost_pair_bytes));
 	control_set_number(to, "blocks", LOAD(h->blocks));

@@ -98,6 +98,8 @@ static void put_unusual(const json_t *s)
 		printf("  unseen: %s left without being judged (%" PRIu64 " packet%s; failure: %s)\n",
 		       ctl_bytes(s, "unseen_bytes", bytes), ctl_number(s, "unseen_packets"),
 		       ctl_plural(ctl_number(s, "unseen_packets")), ctl_string(s, "failure"));
+	if (ctl_null(s, "queue_dropped"))
+		printf("  unknown how many packets the kernel dropped at a full queue: the engine may not read its count\n");
 	if (dropped)
 		printf("  kernel queue dropped %" PRIu64 " packet%s\n", dropped, ctl_plural(dropped));
 	if (ctl_number(s, "gap_seconds"))

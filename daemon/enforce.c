@@ -292,23 +292,38 @@ void enforce_look_back(struct engine *e)
 	area_blind_end(&e->area, clock_mono());
 }
 
-static void read_drops(struct engine *e)
+/* Of all queues. 0 or -errno: then they are unknown, never none. */
+static int sum_drops(const struct engine *e, uint64_t *ret_queue, uint64_t *ret_user)
 {
 	uint64_t queue = 0, user = 0;
 
 	for (unsigned i = 0; i < e->nworkers; i++) {
 		uint64_t q = 0, u = 0;
+		int r = nfq_drops(e->worker[i].queue, &q, &u);
 
-		if (nfq_drops(e->worker[i].queue, &q, &u) == 0) {
-			queue += q;
-			user += u;
-		}
+		if (r < 0)
+			return r;
+		queue += q;
+		user += u;
 	}
-	if (queue + user > atomic_load_explicit(&e->area.h->queue_dropped, memory_order_relaxed) +
-				   atomic_load_explicit(&e->area.h->user_dropped, memory_order_relaxed))
+	*ret_queue = queue;
+	*ret_user = user;
+	return 0;
+}
+
+static void read_drops(struct engine *e)
+{
+	struct area_header *h = e->area.h;
+	uint64_t queue = AREA_UNKNOWN, user = AREA_UNKNOWN, before = atomic_load_explicit(&h->queue_dropped, memory_order_relaxed);
+	int r = sum_drops(e, &queue, &user);
+
+	if (r < 0 && before != AREA_UNKNOWN)
+		log_notice("packets that the kernel drops at a full queue are unknown: " NFQ_PROC_FILE ": %s", strerror(-r));
+	before = before == AREA_UNKNOWN ? 0 : before + atomic_load_explicit(&h->user_dropped, memory_order_relaxed);
+	if (r == 0 && queue + user > before)
 		enforce_worry(e, HEALTH_QUEUE_LOST);
-	atomic_store_explicit(&e->area.h->queue_dropped, queue, memory_order_relaxed);
-	atomic_store_explicit(&e->area.h->user_dropped, user, memory_order_relaxed);
+	atomic_store_explicit(&h->queue_dropped, queue, memory_order_relaxed);
+	atomic_store_explicit(&h->user_dropped, user, memory_order_relaxed);
 }
 
 /* What the workers met: a rise is a health matter. */

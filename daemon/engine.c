@@ -187,6 +187,26 @@ static void run(struct engine *e, int timer, int sigfd)
 
 /* ---- start ---- */
 
+/* Who has the capability is refused a queue that another process holds. */
+static void tell_refused(unsigned queue, int r)
+{
+	uint32_t holder = nfq_holder((uint16_t)queue);
+	char text[200];
+
+	if (r == -EPERM && !confine_net_admin())
+		snprintf(text, sizeof(text), "queue %u: not permitted: run as root or with CAP_NET_ADMIN", queue);
+	else if (r == -EPERM && holder)
+		snprintf(text, sizeof(text), "queue %u is held by another process (netlink port %u, often its process id): stop it, or "
+			 "set queues.first to a free number", queue, holder);
+	else if (r == -EPERM)
+		snprintf(text, sizeof(text), "queue %u is held by another process, or CAP_NET_ADMIN is of a user namespace of its own; "
+			 "the holder: sudo cat " NFQ_PROC_FILE " (queue, netlink port)", queue);
+	else
+		snprintf(text, sizeof(text), "queue %u: %s: is nfnetlink_queue in this kernel? modprobe nfnetlink_queue", queue,
+			 strerror(-r));
+	engine_tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);	/* who says it */
+}
+
 static int open_queues(struct engine *e)
 {
 	for (unsigned i = 0; i < e->nworkers; i++) {
@@ -201,19 +221,7 @@ static int open_queues(struct engine *e)
 		r = nfq_setup(w->fd, w->queue, COPY_RANGE, QUEUE_MAXLEN,
 			      NFQ_GSO | (e->config.failure == FAILURE_OPEN ? NFQ_FAIL_OPEN : 0), &info);
 		if (r < 0) {
-			char text[200];
-			uint32_t holder = nfq_holder(w->queue);
-
-			if (r == -EPERM && holder)
-				snprintf(text, sizeof(text), "queue %u is held by another process (netlink port %u, often "
-					 "its process id): stop it, or set queues.first to a free number", w->queue, holder);
-			else if (r == -EPERM)
-				snprintf(text, sizeof(text), "queue %u: not permitted: run as root or with CAP_NET_ADMIN",
-					 w->queue);
-			else
-				snprintf(text, sizeof(text), "queue %u: %s: is nfnetlink_queue in this kernel? modprobe nfnetlink_queue", w->queue,
-					 strerror(-r));
-			engine_tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);	/* who says it */
+			tell_refused(w->queue, r);
 			return r;
 		}
 		if (!(info.flags & NFQ_GSO))

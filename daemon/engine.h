@@ -125,5 +125,6 @@ bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct
 void blocked_refused(struct engine *e, uint32_t account, uint64_t bytes);	/* in the kernel */
 
 /* confine.c */
+bool confine_net_admin(void);	/* CAP_NET_ADMIN is in effect */
 int confine_engine(void) MUST_CHECK;
 int confine_relay(void) MUST_CHECK;

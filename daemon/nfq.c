@@ -16,7 +16,6 @@
 #include "check.h"
 #include "nfq.h"
 
-#define PROC_FILE   "/proc/net/netfilter/nfnetlink_queue"
 #define MSG_MAX     64		/* one verdict: 20 header, 12 verdict, 8 mark */
 #define CONFIG_MAX  128		/* one configuration message with all attributes */
 #define REPLY_MS    2000	/* the kernel answers before send() returns; this only guards against a lost answer */
@@ -333,7 +332,7 @@ struct proc_queue {
 /* queue, portid, waiting, copy mode, copy range, queue dropped, user dropped, id, 1 */
 static int read_proc(uint16_t num, struct proc_queue *ret)
 {
-	FILE *f = fopen(PROC_FILE, "re");
+	FILE *f = fopen(NFQ_PROC_FILE, "re");
 	char line[256];
 	int r = -ENOENT;
 

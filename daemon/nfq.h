@@ -21,6 +21,9 @@
 
 #include "compiler.h"
 
+/* Root's, readable for its group, which the service's unit sets to egressd's. */
+#define NFQ_PROC_FILE "/proc/net/netfilter/nfnetlink_queue"
+
 #define NFQ_BATCH 64		/* messages of one receive and one answer, at most */
 #define NFQ_OVERHEAD 192	/* a slot of copy range + this never cuts a message */
 
@@ -60,8 +63,7 @@ int nfq_socket(uint32_t rcvbuf) MUST_CHECK;
 int nfq_setup(int fd, uint16_t num, uint32_t range, uint32_t maxlen, uint32_t want_flags,
 	      struct nfq_info *ret) MUST_CHECK;
 
-/* portid of the process that holds queue num, from /proc/net/netfilter/nfnetlink_queue; 0: nobody, or not readable (the
- * file is root's). */
+/* portid of the process that holds queue num, from NFQ_PROC_FILE; 0: nobody, or not readable. */
 uint32_t nfq_holder(uint16_t num);
 
 /* Waits up to timeout_ms for the first message, then takes what is there, at most n. slot[i] has slot_len bytes and is
@@ -86,5 +88,6 @@ int nfq_answer_each(int fd, uint16_t num, const struct nfq_verdict *v, unsigned 
 /* Answers one by one (after a restart, where a batch could catch ids not yet read). */
 int nfq_answer_single(int fd, uint16_t num, const struct nfq_verdict *v, uint32_t mask, uint32_t judged) MUST_CHECK;
 
-/* queue_dropped and user_dropped of queue num, from /proc; 0 or -errno (-EACCES: the file is root's; -ENOENT: no such queue). */
+/* queue_dropped and user_dropped of queue num, from NFQ_PROC_FILE; 0 or -errno (-EACCES: not ours to read; -ENOENT: no such
+ * queue). */
 int nfq_drops(uint16_t num, uint64_t *ret_queue, uint64_t *ret_user) MUST_CHECK;

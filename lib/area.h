@@ -28,6 +28,7 @@
 #define AREA_DYNAMIC  256		/* decisions in force: allow and block by hand */
 #define AREA_ANSWERS  64		/* to decisions, the newest */
 #define AREA_BRAKE    64
+#define AREA_UNKNOWN  UINT64_MAX
 #define AREA_HUGE     ((size_t)2 << 20)	/* the hot part ends at a multiple of it */
 
 enum slot_state {		/* journal of one packet, see nfq.h */
@@ -116,7 +117,7 @@ struct area_header {
 	_Atomic uint64_t egress_bytes, unseen_bytes, unseen_packets;
 	uint64_t egress_base, unseen_base, unseen_packets_base;
 	struct area_blind blind;
-	_Atomic uint64_t queue_dropped, user_dropped;	/* /proc/net/netfilter/nfnetlink_queue */
+	_Atomic uint64_t queue_dropped, user_dropped;	/* as the kernel counts; AREA_UNKNOWN, both: not to be read */
 	_Atomic uint32_t rules_in;	/* kernel rules in place, of that RULES_LAYOUT (daemon/rules.h); 0: none */
 	_Atomic uint32_t flavour;	/* enum rules_flavour: native queue or xt NFQUEUE */
 	_Atomic uint32_t blocks;	/* accounts blocked now */

@@ -78,6 +78,7 @@ chmod 644 "$LAB_DIR/egressd.yaml"
 chown -R 65534:65534 "$LAB_DIR/state" "$LAB_DIR/run"
 refused "no capability" 1 "not permitted: run as root or with CAP_NET_ADMIN" "${nobody[@]}" --inh-caps=-all --bounding-set=-all
 chown -R 0:0 "$LAB_DIR/state" "$LAB_DIR/run"
+refused "capability in a user namespace" 1 "queue 0 is .* CAP_NET_ADMIN is of a user namespace of its own" unshare -U -r
 chmod 600 "$LAB_DIR/egressd.yaml"
 refused "configuration not readable" 1 "egressd.yaml: Permission denied" "${nobody[@]}"
 

@@ -114,6 +114,11 @@ static void test_status(void **state)
 	assert_int_equal(number_of(json_object_get(o, "pairs"), "live"), 1);
 	assert_int_equal(number_of(json_object_get(o, "counters"), "bytes"), 20000000);
 	assert_int_equal(json_object_size(json_object_get(o, "counters")), AC_COUNT - 1);
+	assert_int_equal(number_of(o, "queue_dropped"), 0);
+	json_decref(o);
+	atomic_store_explicit(&w.area.h->queue_dropped, AREA_UNKNOWN, memory_order_relaxed);
+	o = ask("{\"verb\":\"status\"}");
+	assert_true(json_is_null(json_object_get(o, "queue_dropped")));	/* not 0 */
 	json_decref(o);
 	w.ctx.policy = NULL;
 	o = ask("{\"verb\":\"status\"}");
