@@ -16,8 +16,8 @@ check() { # TEXT COMMAND...
 run() { # GOAL [VARIABLE=VALUE...]
 	make -s B="$EGRESSD_BUILD" DESTDIR="$root" "$@" >"$dir/make.out" 2>&1 || { cat "$dir/make.out"; return 1; }
 }
-named() { # paths that the unit starts, and the policy of the configuration
-	grep -hE '^Exec' "$root/lib/systemd/system/egressd.service" | grep -oE '/[a-z/.]+'
+named() { # our programs that the unit starts, and the policy of the configuration
+	grep -hE '^Exec(Start|Reload)=' "$root/lib/systemd/system/egressd.service" | grep -oE '/[a-z/.]+'
 	sed -n 's/^policy: *\([^ ]*\).*/\1/p' "$root$1/egressd/egressd.yaml"
 	grep -oE '[^ ]*/egressd[^ ]*\.yaml|[^ ]*/policy\.yaml' "$root$2/lib/tmpfiles.d/egressd.conf"
 }

@@ -17,6 +17,8 @@
 
 LAB=eg$$
 LAB_DIR=
+LAB_USER=	# egressd's, and how it becomes that: lab_egressd_as
+LAB_AS=()
 LAB_SPACES="sakura1 sakura2 gw outside vpn backup switch"
 lab_failed=0
 lab_started=
@@ -266,6 +268,24 @@ lab_gso() {
 	done
 }
 
+# lab_egressd_as NUMBER: from now on egressd starts as by its unit: user and group NUMBER, no other group, CAP_NET_ADMIN and no way
+# to more. Without a service manager's filter and folders.
+lab_egressd_as() {
+	local only="-all,+net_admin"
+	LAB_USER=$1
+	# shellcheck disable=SC2016
+	LAB_AS=(setpriv --reuid "$1" --regid "$1" --clear-groups --no-new-privs --inh-caps="$only" --ambient-caps="$only"
+		--bounding-set="$only" sh -c 'umask 077 && exec "$@"' sh)
+}
+
+# What the unit does as root before each start.
+lab_unit_pre() {
+	local words
+	while read -ra words; do
+		in_ns gw "${words[@]/#egressd/$LAB_USER}" >/dev/null 2>&1 || true
+	done < <(sed -n 's/^ExecStartPre=-+//p' "$EGRESSD_SRC/systemd/egressd.service")
+}
+
 # lab_egressd_config POLICY [KEY=VALUE...]: writes egressd.yaml; a KEY replaces the line of that key.
 lab_egressd_config() {
 	local policy=$1 kv k
@@ -282,6 +302,8 @@ lab_egressd_config() {
 		echo "$k: ${conf[$k]}"
 	done | sort >"$LAB_DIR/egressd.yaml"
 	chmod 640 "$LAB_DIR/egressd.yaml"
+	[ -z "$LAB_USER" ] || chown "$LAB_USER:$LAB_USER" "$LAB_DIR/state" "$LAB_DIR/run"
+	[ -z "$LAB_USER" ] || chgrp "$LAB_USER" "$LAB_DIR/egressd.yaml"
 }
 
 # lab_egressd_start POLICY [KEY=VALUE...]: on the gateway; returns when it says READY=1. 1 when it does not in 10 s.
@@ -297,7 +319,8 @@ lab_egressd_restart() {
 	lab_stop notify
 	lab_start notify host "$EGRESSD_BUILD/tests/live/notify" "$LAB_DIR/notify.sock" "$LAB_DIR/notify.out"
 	lab_wait 5 test -S "$LAB_DIR/notify.sock"
-	NOTIFY_SOCKET=$LAB_DIR/notify.sock lab_start egressd gw "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
+	[ -z "$LAB_USER" ] || chown "$LAB_USER" "$LAB_DIR/notify.sock"
+	NOTIFY_SOCKET=$LAB_DIR/notify.sock lab_start egressd gw "${LAB_AS[@]}" "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
 	lab_wait 10 lab_egressd_settled
 	lab_egressd_ready || { lab_note "egressd did not become ready"; tail -n 15 "$LAB_DIR/egressd.log"; return 1; }
 }

@@ -40,7 +40,7 @@ leak() { in_ns sakura1 "$flood" send 10.20.0.15 "$1" 7000 1 972 5000 1000 >/dev/
 field() { awk -v f="$2:" '$1 == f { $1 = ""; print substr($0, 2) }' "/proc/$1/status"; }
 start() {
 	lab_unit_pre
-	lab_egressd_start "$LAB_DIR/policy.yaml" failure=closed "$@"
+	lab_egressd_start "$LAB_DIR/policy.yaml" failure=closed
 }
 # refused PATTERN TEXT: it ends by itself with 1 and says so.
 refused() {
