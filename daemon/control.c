@@ -309,13 +309,22 @@ static int admit_admins(const char *path)
 	return r;
 }
 
+/* The service runs in that group, and its filter knows no chown. */
+static int admit_readers(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) == 0 && st.st_gid == who.read)
+		return 0;
+	return chown(path, (uid_t)-1, who.read) < 0 ? -errno : 0;
+}
+
 static void admit(const char *path)
 {
-	int r;
+	int r = who.have_read ? admit_readers(path) : 0;
 
-	if (who.have_read && chown(path, (uid_t)-1, who.read) < 0)
-		log_warning("control socket %s: group egressd cannot be set: %s; its members cannot ask", path,
-			    strerror(errno));
+	if (r < 0)
+		log_warning("control socket %s: group egressd cannot be set: %s; its members cannot ask", path, strerror(-r));
 	r = who.have_change ? admit_admins(path) : 0;
 	if (r < 0)
 		log_warning("control socket %s: no ACL for group egressd-admin: %s; its members must be in group egressd, too", path,

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <grp.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -15,6 +16,30 @@
 
 #include "control_internal.h"
 #include "unit/control_ask.h"
+
+#define NOBODY ((gid_t)-1)
+
+static gid_t readers = NOBODY;	/* group egressd */
+static unsigned chowns;
+
+int getgrnam_r(const char *name, struct group *g, char *buf, size_t size, struct group **ret)
+{
+	(void)buf;
+	(void)size;
+	g->gr_gid = readers;
+	*ret = readers != NOBODY && strcmp(name, "egressd") == 0 ? g : NULL;
+	return 0;
+}
+
+int chown(const char *path, uid_t user, gid_t group)
+{
+	(void)path;
+	(void)user;
+	(void)group;
+	chowns++;
+	errno = EPERM;
+	return -1;
+}
 
 /* ---- requests ---- */
 
@@ -426,6 +451,23 @@ out:
 	assert_int_equal(control_open("/dev/null"), -EEXIST);	/* never somebody else's file */
 }
 
+/* Under the service's filter chown() fails: it is not called where the group is right. */
+static void test_socket_group(void **state)
+{
+	char path[64];
+
+	(void)state;
+	snprintf(path, sizeof(path), "/tmp/egressd-control-%d.sock", (int)getpid());
+	readers = getegid();
+	close(control_open(path));
+	assert_int_equal(chowns, 0);
+	readers = getegid() + 1;
+	close(control_open(path));
+	assert_int_equal(chowns, 1);
+	unlink(path);
+	readers = NOBODY;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -441,6 +483,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_findings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_socket_group, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
