@@ -384,7 +384,7 @@ int config_parse(const char *text, size_t len, struct diag_list *d, struct confi
 	struct yaml_tree *tree;
 	int r = yaml_tree_parse(text, len, d, &tree);
 
-	if (r < 0)
+	if (!tree)
 		return r;
 	parse(yaml_tree_root(tree), &c, d);
 	yaml_tree_free(tree);

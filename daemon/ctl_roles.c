@@ -44,7 +44,8 @@ void ctl_roles_note(const struct ctl_roles *r, const char *policy, size_t len)
 	if (!d)
 		return;
 	diag_init(d, "", policy, len);	/* what is wrong with it is said elsewhere */
-	if (yaml_tree_parse(policy, len, d, &tree) == 0 && names_interfaces(yaml_tree_root(tree)))
+	(void)!yaml_tree_parse(policy, len, d, &tree);
+	if (tree && names_interfaces(yaml_tree_root(tree)))
 		ctl_complain("note: roles were not resolved, each interface of an exit was taken for a device: %s: %s",
 			     CTL_CONFIG, strerror(-r->why));
 	yaml_tree_free(tree);

@@ -257,9 +257,9 @@ int policy_compile(const char *text, size_t len, const struct policy_env *env, s
 	struct yaml_tree *tree;
 	int r = yaml_tree_parse(text, len, diags, &tree);
 
-	if (r < 0)
+	if (!tree)
 		return r;
-	r = compile_doc(&d, yaml_tree_root(tree), ret_blob, ret_size);
+	r = compile_doc(&d, yaml_tree_root(tree), ret_blob, ret_size);	/* diags so far, too, make it fail */
 	prefix_set_free(d.base);
 	arena_free(&mem);
 	yaml_tree_free(tree);

@@ -33,6 +33,7 @@ struct builder {
 	yaml_parser_t parser;
 	struct yaml_tree *tree;
 	struct diag_list *diags;
+	uint32_t twice;		/* errors after which the tree still is whole */
 	bool no_memory;
 };
 
@@ -258,8 +259,10 @@ static struct yaml_node *list(struct builder *b, const yaml_event_t *start, unsi
 	return NULL;
 }
 
-static bool check_key(struct builder *b, const struct yaml_node *map, const struct yaml_node *key)
+/* *ret_twice: said, and the value is only read for further errors. */
+static bool check_key(struct builder *b, const struct yaml_node *map, const struct yaml_node *key, bool *ret_twice)
 {
+	*ret_twice = false;
 	if (key->kind != YAML_SCALAR) {
 		diag_add(b->diags, key->line, key->col, NULL, "a key must be a plain word");
 		return false;
@@ -274,15 +277,18 @@ static bool check_key(struct builder *b, const struct yaml_node *map, const stru
 		if (strcmp(c->key, key->text) == 0) {
 			diag_add(b->diags, key->line, key->col, "remove one of them", "%s: given twice, first on line %u",
 				 key->text, c->key_line);
-			break;	/* a third is told of once, with the first */
+			b->twice++;
+			*ret_twice = true;
+			break;
 		}
-	return true;	/* said; the rest is read for further errors */
+	return true;
 }
 
 static struct yaml_node *map(struct builder *b, const yaml_event_t *start, unsigned depth)
 {
 	struct yaml_node *n = new_node(b, YAML_MAP, start), *last = NULL, *key, *value;
 	yaml_event_t e;
+	bool twice;
 
 	while (n && next_event(b, &e)) {
 		if (e.type == YAML_MAPPING_END_EVENT) {
@@ -291,12 +297,14 @@ static struct yaml_node *map(struct builder *b, const yaml_event_t *start, unsig
 		}
 		key = node_of(b, &e, depth + 1);
 		yaml_event_delete(&e);
-		if (!key || !check_key(b, n, key) || !next_event(b, &e))
+		if (!key || !check_key(b, n, key, &twice) || !next_event(b, &e))
 			return NULL;
 		value = node_of(b, &e, depth + 1);
 		yaml_event_delete(&e);
 		if (!value)
 			return NULL;
+		if (twice)
+			continue;
 		value->key = key->text;
 		value->key_line = key->line;
 		value->key_col = key->col;
@@ -381,15 +389,13 @@ int yaml_tree_parse(const char *text, size_t len, struct diag_list *diags, struc
 		yaml_tree_free(b.tree);
 		return -ENOMEM;
 	}
-	if (diags->count == before && (!b.tree->root || b.tree->root->kind != YAML_MAP))
+	if (diags->count - before == b.twice && (!b.tree->root || b.tree->root->kind != YAML_MAP))
 		diag_add(diags, b.tree->root ? b.tree->root->line : 0, b.tree->root ? b.tree->root->col : 0, NULL,
 			 "'key: value' lines are expected");
-	if (diags->count != before) {
-		yaml_tree_free(b.tree);
-		return -EINVAL;
-	}
+	if (diags->count - before != b.twice)
+		b.tree = yaml_tree_free(b.tree);
 	*ret_tree = b.tree;
-	return 0;
+	return diags->count != before ? -EINVAL : 0;
 }
 
 const struct yaml_node *yaml_tree_root(const struct yaml_tree *t)

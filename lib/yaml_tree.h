@@ -3,7 +3,8 @@
  * [Y1] Strict   alias, anchor, tag, merge key, duplicate key, second document, complex key, tab indentation, NUL, other
  *               control, bidi (UAX 9) and non-UTF-8 characters are errors with a place.
  * [Y2] Bounds   1 MiB of text, depth 16, 50,000 nodes, 4 KiB a scalar; checked before the cost is paid (FACTS libyaml).
- * [Y3] All      as many errors as can be told apart are reported, not only the first.
+ * [Y3] All      as many errors as can be told apart are reported, not only the first. Keys given twice alone leave a tree, with the
+ *               first of each: what is wrong in it can be told as well.
  */
 #pragma once
 
@@ -28,7 +29,7 @@ struct yaml_node {
 
 struct yaml_tree;
 
-/* 0, or -EINVAL with diags added (and *ret_tree NULL), or -ENOMEM. The root is a map. */
+/* 0; -EINVAL with diags added, and *ret_tree NULL unless [Y3]; -ENOMEM. The root is a map. The caller frees the tree in any case. */
 int yaml_tree_parse(const char *text, size_t len, struct diag_list *diags, struct yaml_tree **ret_tree) MUST_CHECK;
 const struct yaml_node *yaml_tree_root(const struct yaml_tree *t);
 struct yaml_tree *yaml_tree_free(struct yaml_tree *t);	/* takes NULL, returns NULL */

@@ -155,6 +155,7 @@ static void refused(void **state)
 		{ "interfaces: {outside: [\"a b\"]}\n", "not a device name" },
 		{ "interfaces: {outside: [wän]}\n", "not a device name" },
 		{ "state_dir: x\nstate_dir: /y\n", "given twice" },
+		{ "state_dir: /x\nstate_dir: /y\nrunntime_dir: /z\n", "runntime_dir: unknown key" },
 		{ "state_dir: &a /x\n", "anchors are not allowed" },
 		{ "state_dir: !!str /x\n", "tags are not allowed" },
 		{ "state_dir:\t/x\n", "tab character" },

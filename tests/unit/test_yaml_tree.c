@@ -40,7 +40,8 @@ static void refuse(const char *text, size_t len, uint32_t line, uint32_t col, co
 
 	diag_init(&diags, "f", text, len);
 	assert_int_equal(yaml_tree_parse(text, len, &diags, &t), -EINVAL);
-	assert_null(t);
+	assert_int_equal(t != NULL, strstr(error, "given twice") != NULL);
+	yaml_tree_free(t);
 	if (diags.count != 1 || diags.item[0].line != line || diags.item[0].col != col ||
 	    !strstr(diags.item[0].text, error))
 		fail_msg("%.80s: wanted %u:%u: %s, got %u errors, %u:%u: %s", text, line, col, error, diags.count,
@@ -286,7 +287,8 @@ static void test_characters(void **state)
 /* [Y3] */
 static void test_all_errors(void **state)
 {
-	static const char scan[] = "a: \x01\n\tb: \xff\n# \xe2\x80\xae\n", twice[] = "a: 1\na: 2\nb: {c: 1, c: 2}\na: 3\n";
+	static const char scan[] = "a: \x01\n\tb: \xff\n# \xe2\x80\xae\n", twice[] = "a: 1\na: 2\nb: {c: 1, c: 2}\na: 3\n",
+			  twice_list[] = "- {a: 1, a: 2}\n";
 	static const uint32_t scan_at[][2] = { { 1, 4 }, { 2, 1 }, { 2, 5 }, { 3, 3 } },
 			      twice_at[][2] = { { 2, 1 }, { 3, 11 }, { 4, 1 } };
 	struct yaml_tree *t;
@@ -308,6 +310,15 @@ static void test_all_errors(void **state)
 		assert_int_equal(diags.item[i].col, twice_at[i][1]);
 		assert_non_null(strstr(diags.item[i].text, i == 1 ? "first on line 3" : "first on line 1"));
 	}
+	assert_non_null(t);	/* with the first of each */
+	assert_int_equal(yaml_tree_root(t)->count, 2);
+	assert_string_equal(yaml_get(yaml_tree_root(t), "a")->text, "1");
+	assert_int_equal(yaml_get(yaml_tree_root(t), "b")->count, 1);
+	yaml_tree_free(t);
+	diag_init(&diags, "f", twice_list, strlen(twice_list));
+	assert_int_equal(yaml_tree_parse(twice_list, strlen(twice_list), &diags, &t), -EINVAL);
+	assert_int_equal(diags.count, 2);
+	assert_null(t);
 	memset(many, 0x01, sizeof(many));	/* a binary file: enough is enough */
 	diag_init(&diags, "f", many, sizeof(many));
 	assert_int_equal(yaml_tree_parse(many, sizeof(many), &diags, &t), -EINVAL);
