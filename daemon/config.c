@@ -53,6 +53,21 @@ int config_read_file(const char *path, size_t max, char **ret_text, size_t *ret_
 	return 0;
 }
 
+bool config_zone_known(void *ctx, const char *name)
+{
+	char path[128], *text;
+	size_t len;
+	bool known;
+
+	(void)ctx;
+	snprintf(path, sizeof(path), "/usr/share/zoneinfo/%s", name);
+	if (config_read_file(path, FILE_MAX, &text, &len) < 0)
+		return false;
+	known = len > 4 && memcmp(text, "TZif", 4) == 0;
+	free(text);
+	return known;
+}
+
 /* ---- scalars ---- */
 
 static bool is_name(const char *s)

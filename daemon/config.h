@@ -3,6 +3,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -59,3 +60,5 @@ void config_print(const struct config *c, int fd);
 
 /* Whole small file, malloc'd and NUL-terminated; 0 or -errno (-EFBIG over max). */
 int config_read_file(const char *path, size_t max, char **ret_text, size_t *ret_len) MUST_CHECK;
+/* struct policy_env's zone_known(): libc takes a name that it does not find for UTC, without a word. */
+bool config_zone_known(void *ctx, const char *name);

@@ -145,7 +145,7 @@ static void print_ok(const char *file, const void *blob, size_t size)
 static int check_text(const struct ctl *c, const char *text, size_t len, const char *format, bool alone)
 {
 	static struct ctl_roles roles;
-	struct policy_env env = { .read_file = read_networks, .now = time(NULL) };
+	struct policy_env env = { .read_file = read_networks, .zone_known = config_zone_known, .now = time(NULL) };
 	struct diag_list *d;
 	const char *file = c->arg[0];
 	void *blob = NULL;

@@ -103,7 +103,7 @@ static void print_diags(const struct diag_list *diags)
 /* `now`: a contract is judged at the time of the capture, not of today. Roles decide only whether the policy is one, [RP1]. */
 static int load_policy(struct replay *r, int64_t now)
 {
-	struct policy_env env = { .read_file = read_text, .now = now };
+	struct policy_env env = { .read_file = read_text, .zone_known = config_zone_known, .now = now };
 	static struct diag_list diags;
 	static struct ctl_roles roles;
 	const char *why;

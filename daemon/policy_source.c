@@ -103,6 +103,7 @@ static int compile(const struct config *c, const char *text, size_t len, const s
 	struct policy_role role[CONFIG_ROLES];
 	struct policy_env env = {
 		.read_file = read_networks,
+		.zone_known = config_zone_known,
 		.role = role,
 		.nroles = config_roles(c, role),
 		.protect = protect,

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,8 @@ struct policy_role {
 struct policy_env {
 	/* networks_file: whole content, malloc'd; 0 or -errno. NULL: such files are refused. */
 	int (*read_file)(void *ctx, const char *path, char **ret_text, size_t *ret_len);
+	/* Whether this machine has that time zone; the name has the shape of one and is not UTC. NULL: each passes. */
+	bool (*zone_known)(void *ctx, const char *name);
 	void *ctx;
 	const struct policy_role *role;
 	size_t nroles;

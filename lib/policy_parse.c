@@ -19,7 +19,7 @@ static void parse_version(struct policy_doc *d, const struct yaml_node *root)
 		DOC_ERROR(d, n, "write 'version: 1'", "version: this egressd reads version 1 only");
 }
 
-/* The shape of an IANA name; whether the machine knows it is for the caller of the compiler to see. */
+/* The shape of an IANA name; whether the machine knows it is for zone_known() to see. */
 static bool is_timezone(const char *s)
 {
 	static const char *const areas[] = {
@@ -56,11 +56,14 @@ static void parse_head(struct policy_doc *d, const struct yaml_node *root)
 	d->timezone = "UTC";
 	if (!n || !doc_text(d, n, "timezone"))
 		return;
-	if (is_timezone(n->text))
-		d->timezone = n->text;
-	else
+	if (!is_timezone(n->text))
 		DOC_ERROR(d, n, "write UTC or Area/City, such as Asia/Tokyo", "timezone: '%.60s' is no time zone name",
 			  n->text);
+	else if (strcmp(n->text, "UTC") && d->env->zone_known && !d->env->zone_known(d->env->ctx, n->text))
+		DOC_ERROR(d, n, "take a name from /usr/share/zoneinfo (of the package tzdata), or write UTC",
+			  "timezone: this machine knows no '%.60s'", n->text);
+	else
+		d->timezone = n->text;
 }
 
 static int parse_inside(struct policy_doc *d, const struct yaml_node *root)

@@ -49,6 +49,36 @@ static void redis(void **state)
 	assert_false(protects("localhost", "192.0.2.5"));
 }
 
+static int with_zone(const char *zone, char *why, size_t size)
+{
+	struct config c = { .policy = "policy.yaml" };
+	char policy[200];
+	struct compiled p = { .fd = -1 };
+	int r;
+
+	snprintf(policy, sizeof(policy), "%stimezone: %s\n", text, zone);
+	r = policy_source_compile(&c, policy, strlen(policy), &p, why, size);
+	compiled_free(&p);
+	return r;
+}
+
+/* What is no zone file there is none: misspelt, a folder. */
+static void zones(void **state)
+{
+	static const char *const bad[] = { "Asia/Tokio", "America/Argentina", "Etc/Nowhere" };
+	char why[200] = "";
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(with_zone(bad[i], why, sizeof(why)), -EINVAL);
+		assert_non_null(strstr(why, "policy.yaml:3:11: error: timezone: this machine knows no '"));
+		assert_non_null(strstr(why, bad[i]));
+	}
+	assert_int_equal(with_zone("UTC", why, sizeof(why)), 0);
+	if (access("/usr/share/zoneinfo/Asia/Tokyo", R_OK) == 0)
+		assert_int_equal(with_zone("Asia/Tokyo", why, sizeof(why)), 0);
+}
+
 static void not_readable(void **state)
 {
 	static char path[] = "/tmp/test_policy_source.XXXXXX";
@@ -74,7 +104,7 @@ static void not_readable(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(redis), cmocka_unit_test(not_readable) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(redis), cmocka_unit_test(zones), cmocka_unit_test(not_readable) };
 
 	log_open("test");
 	return cmocka_run_group_tests(tests, NULL, NULL);
