@@ -303,10 +303,6 @@ static void tell_applied(const json_t *reply, const struct ctl *c)
 {
 	char when[32];
 
-	if (c->json) {
-		ctl_print_json(reply);
-		return;
-	}
 	printf("policy %" PRIu64 " in force", ctl_number(reply, "version"));
 	if (c->confirm)
 		printf("; at %s the one before returns, unless: egressctl confirm",
@@ -332,7 +328,9 @@ int ctl_apply(const struct ctl *c)
 	reply = code == CTL_OK ? ctl_ask(c, apply_request(c, text, len, confirm_s)) : NULL;
 	if (reply) {
 		code = ctl_verdict(reply);
-		if (code == CTL_OK)
+		if (c->json)
+			ctl_print_json(reply);
+		else if (code == CTL_OK)
 			tell_applied(reply, c);
 		if (code == CTL_OK && !c->confirm)
 			code = make_last(reply, text, len);

@@ -220,6 +220,9 @@ kill -CONT "$engine"
 lab_wait 9 back && ok "the old one returns none the less" || not_ok "still $(limit)"
 lab_is 1 "$(grep -c 'cannot be put back yet' "$LAB_DIR/egressd.log")" "told once"
 code "apply --confirm again" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 10m --reason CHG-9
+code "another apply meanwhile" 1 ctl apply "$LAB_DIR/new.yaml"
+lab_is "false true" "$(ctl --json apply "$LAB_DIR/new.yaml" 2>"$LAB_DIR/code.log" | jq -r '"\(.ok) \(.error | length > 0)"' || true)" \
+	"refused, --json prints the reply"
 code "confirm" 0 ctl confirm --reason CHG-10
 reasons() { grep -oE 'uid 0: (apply|confirm).*CHG-[0-9]+: done' "$LAB_DIR/egressd.log" | grep -oE 'CHG-[0-9]+' | tr '\n' ' '; }
 lab_is "CHG-9 CHG-10 " "$(reasons)" "both are logged with their reasons"
