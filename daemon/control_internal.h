@@ -101,6 +101,8 @@ struct control_chosen *control_choose(struct control_choice *c, uint32_t slot, d
 /* Sets "pairs": the largest. *ret: sums of all, of the same readings; *exits: rules by the ways they took. How many. */
 size_t control_pairs(const struct control_call *q, const struct control_name *in, const struct control_name *out,
 		     struct policy_bits *exits, struct control_sums *ret, struct json_t *reply);
+/* Bytes of senders that are not in `inside`: of their pairs, one look at each place of the table. */
+uint64_t control_unlisted(const struct area *a);
 /* "file01, 10.20.0.16": who sent most to `out`. How many are named. */
 unsigned control_senders(const struct control_call *q, const struct control_name *out, char *buf, size_t size);
 /* control_why.c: one account with its windows. */

@@ -111,6 +111,16 @@ size_t control_pairs(const struct control_call *q, const struct control_name *in
 	return c.all;
 }
 
+uint64_t control_unlisted(const struct area *a)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < a->h->pairs; i++)
+		if (table_is_full(&a->pairs, i) && memcmp(a->pair[i].key.in, pair_unlisted.b, 16) == 0)
+			sum += pair_bytes(&a->pair[i], &a->pair_cold[i]);
+	return sum;
+}
+
 /* ---- who sends there ---- */
 
 static const char *sender(const struct control_call *q, uint32_t slot, char buf[ADDR_STRLEN])

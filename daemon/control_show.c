@@ -157,6 +157,7 @@ static void set_coverage(const struct control_call *q, json_t *to)
 	set_drops(to, "queue_dropped", LOAD(h->queue_dropped));
 	set_drops(to, "user_dropped", LOAD(h->user_dropped));
 	control_set_number(to, "gap_seconds", LOAD(h->gap_ns) / NS_PER_S);
+	control_set_number(to, "unlisted_bytes", control_unlisted(q->ctx->area));
 	control_set_number(to, "folded_bytes", LOAD(h->folded_bytes) + LOAD(h->lost_pair_bytes));
 	control_set_number(to, "blocks", LOAD(h->blocks));
 	control_set_number(to, "braked", LOAD(h->braked));

@@ -100,6 +100,9 @@ static void put_unusual(const json_t *s)
 		       ctl_plural(ctl_number(s, "unseen_packets")), ctl_string(s, "failure"));
 	if (ctl_null(s, "queue_dropped"))
 		printf("  unknown how many packets the kernel dropped at a full queue: the engine may not read its count\n");
+	if (ctl_number(s, "unlisted_bytes"))
+		printf("  unlisted: %s of senders that are not in `inside`; where to: egressctl why unlisted\n",
+		       ctl_bytes(s, "unlisted_bytes", bytes));
 	if (dropped)
 		printf("  kernel queue dropped %" PRIu64 " packet%s\n", dropped, ctl_plural(dropped));
 	if (ctl_number(s, "gap_seconds"))

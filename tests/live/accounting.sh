@@ -76,13 +76,14 @@ read_both() {
 			whole[$k]=$(ctl --json why "$k" |
 				jq -r '"\(.total.bytes) \([.accounts[] | select(.rule == "total") | .limits[0].sum_bytes] | max)"')
 		done
+		unlisted=$(ctl --json status | jq .unlisted_bytes)
 		counted | sort | cmp -s - "$LAB_DIR/counted" && return
 	done
 	not_ok "$1: the counter never stands still"
 }
 
 compare() { # TEXT
-	local k host n=0 bad=0 bytes want_bytes=0
+	local k host n=0 bad=0 bytes want_bytes=0 unlisted=
 	declare -A sum npackets got whole
 	read_both "$1"
 	for k in "${!sum[@]}"; do
@@ -103,6 +104,11 @@ compare() { # TEXT
 		lab_is "$bytes" "${whole[$host]% *}" "$1: all that left $host"
 		lab_is "$bytes" "${whole[$host]#* }" "$1: charged to its host's account"
 	done
+	bytes=0
+	for k in "${!sum[@]}"; do
+		[ "${k% *}" != unlisted ] || bytes=$((bytes + ${sum[$k]}))
+	done
+	lab_is "$bytes" "$unlisted" "$1: status shows what those who are not inside sent"
 	lab_is 0 "$(in_ns gw nft -j list counter inet egressd_keep unseen | jq '.nftables[] | select(.counter) | .counter.packets')" \
 		"$1: nothing unseen"
 	ctl debug check >/dev/null && ok "$1: every structure is consistent" || not_ok "$1: debug check"

@@ -123,6 +123,11 @@ static void test_status(void **state)
 	(void)state;
 	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
 	world_review(&w);
+	o = ask("{\"verb\":\"status\"}");
+	assert_int_equal(number_of(o, "unlisted_bytes"), 0);
+	json_decref(o);
+	world_send(&w, "172.31.0.1", "203.0.113.9", 3000000, 443);
+	world_send(&w, "172.31.0.2", "203.0.113.10", 100000, 443);
 	atomic_store_explicit(&w.area.h->egress_bytes, 1000000, memory_order_relaxed);
 	atomic_store_explicit(&w.area.h->unseen_bytes, 100, memory_order_relaxed);
 	o = ask("{\"verb\":\"status\"}");
@@ -136,8 +141,9 @@ static void test_status(void **state)
 	assert_int_equal(number_of(json_object_get(o, "policy"), "version"), 41);
 	assert_true(json_real_value(json_object_get(o, "seen_percent")) < 99.995);
 	assert_true(json_real_value(json_object_get(o, "seen_percent")) > 99.985);
-	assert_int_equal(number_of(json_object_get(o, "pairs"), "live"), 1);
-	assert_int_equal(number_of(json_object_get(o, "counters"), "bytes"), 20000000);
+	assert_int_equal(number_of(o, "unlisted_bytes"), 3100000);
+	assert_int_equal(number_of(json_object_get(o, "pairs"), "live"), 3);
+	assert_int_equal(number_of(json_object_get(o, "counters"), "bytes"), 23100000);
 	assert_int_equal(json_object_size(json_object_get(o, "counters")), AC_COUNT - 1);
 	assert_int_equal(number_of(o, "queue_dropped"), 0);
 	json_decref(o);
