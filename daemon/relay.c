@@ -376,6 +376,8 @@ static int open_state(struct relay *r, char *why, size_t size)
 		e = -errno;
 	if (e == 0)
 		e = spool_open(path, SPOOL_CAP, &r->spool);
+	if (e == 0 && !r->config.redis)
+		spool_unread(r->spool);
 	if (e == 0)
 		e = report_open(&r->area, &r->config, r->spool, &r->report);
 	if (e < 0)

@@ -37,6 +37,7 @@ struct spool {
 	int fd;			/* of the last segment; -1 */
 	bool dir_dirty, file_dirty;
 	bool fresh;		/* the last segment's file failed: it is written no more */
+	bool unread;		/* nobody acknowledges */
 	bool unsure;		/* the last segment is another process's: see confirm() */
 	struct waiting wait[MEMORY_MAX];
 	unsigned nwait;
@@ -250,7 +251,7 @@ static void trim(struct spool *s)
 	while (s->nseg > 1 && total(s) > s->cap) {
 		struct segment *g = &s->seg[0];
 
-		if (g->end > s->acked + 1)
+		if (!s->unread && g->end > s->acked + 1)
 			s->lost += g->end - MAX_OF(g->first, s->acked + 1);
 		segment_path(s, g->first, path);
 		unlink(path);
@@ -478,6 +479,11 @@ int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_da
 		g->end = bad;
 	}
 	return -ENOENT;
+}
+
+void spool_unread(struct spool *s)
+{
+	s->unread = true;
 }
 
 int spool_ack(struct spool *s, uint64_t seq)

@@ -10,7 +10,7 @@
  *                 at the end of the last one nothing tells, there it counts as one: at least.
  * [S3] Order      records are read back in the order appended; seq rises by one each.
  * [S4] Cap        at most `cap` bytes: the oldest acknowledged segments go first; if unacknowledged ones must go, that is counted
- *                 (spool_lost()).
+ *                 (spool_lost()), unless nobody was to acknowledge them.
  * [S5] Memory     records not yet durable are in memory, 1,024 and 8 MiB at most; then spool_append() syncs by itself, and is
  *                 -ENOSPC while that fails.
  */
@@ -34,6 +34,8 @@ int spool_sync(struct spool *s) MUST_CHECK;
 /* Oldest record with seq > after: 0 and a malloc'd copy, -ENOENT when there is none. Only durable ones. */
 int spool_read(struct spool *s, uint64_t after, uint64_t *ret_seq, char **ret_data, size_t *ret_len) MUST_CHECK;
 
+/* Nobody will acknowledge: what the cap takes is no loss. Nothing is acknowledged by that; who comes later is offered all there is. */
+void spool_unread(struct spool *s);
 /* Everything up to seq has reached Redis; durable lazily (a crash may offer some again). */
 int spool_ack(struct spool *s, uint64_t seq) MUST_CHECK;
 uint64_t spool_acked(const struct spool *s);

@@ -250,6 +250,31 @@ static void capped(void **state)
 	spool_close(s);
 }
 
+/* [S4] Without Redis: what the cap takes was never anybody's to fetch; neither now nor at the next start is it a loss. */
+static void capped_unread(void **state)
+{
+	struct spool *s = opened(10ULL << 20);
+	static char large[60000];
+	uint64_t seq;
+	char *data;
+	size_t len;
+
+	(void)state;
+	spool_unread(s);
+	for (unsigned i = 0; i < 400; i++)
+		assert_int_equal(spool_append(s, large, sizeof(large), &seq), 0);
+	assert_int_equal(spool_sync(s), 0);
+	assert_int_equal(spool_lost(s), 0);
+	assert_int_equal(spool_read(s, 0, &seq, &data, &len), 0);
+	assert_true(seq > 100);
+	free(data);
+	spool_close(s);
+	s = opened(10ULL << 20);
+	assert_int_equal(spool_lost(s), 0);
+	assert_int_equal(spool_acked(s), 0);
+	spool_close(s);
+}
+
 /* [S5] the disk is full: records wait in memory, in order, and go out when there is room. */
 static void disk_full(void **state)
 {
@@ -301,6 +326,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(order_and_reopen, setup, teardown),
 		cmocka_unit_test_setup_teardown(torn, setup, teardown),
 		cmocka_unit_test_setup_teardown(capped, setup, teardown),
+		cmocka_unit_test_setup_teardown(capped_unread, setup, teardown),
 		cmocka_unit_test_setup_teardown(disk_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused, setup, teardown),
 	};
