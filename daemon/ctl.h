@@ -17,6 +17,7 @@
 enum ctl_exit { CTL_OK, CTL_NO, CTL_USAGE };
 
 struct json_t;
+struct policy;
 
 struct ctl {
 	const char *socket;
@@ -38,6 +39,10 @@ void ctl_print_json(const struct json_t *reply);
 int ctl_check(const struct ctl *c);
 int ctl_apply(const struct ctl *c);
 int ctl_confirm(const struct ctl *c);
+
+/* ctl_check.c: rules and contracts of a policy, in bytes and seconds. */
+void ctl_put_policy(const struct policy *p);
+void ctl_print_policy(const char *file, const struct policy *p);
 
 /* ctl_status.c, ctl_show.c: an answer as people read it. */
 void ctl_show_status(const struct json_t *reply);

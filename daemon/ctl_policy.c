@@ -124,14 +124,20 @@ static void print_github(const struct diag_list *d)
 	}
 }
 
-static void print_ok(const char *file, const void *blob, size_t size)
+static void print_ok(const char *file, const void *blob, size_t size, bool json)
 {
 	struct policy p;
-	const char *why;
+	const char *why = "";
 	uint32_t blocking = 0, rules;
 
-	if (policy_open(blob, size, &p, &why) < 0)
+	if (policy_open(blob, size, &p, &why) < 0) {
+		ctl_complain("%s: compiled policy: %s", file, why);
 		return;
+	}
+	if (json) {
+		ctl_print_policy(file, &p);
+		return;
+	}
 	rules = p.h->nrules - p.h->ncontracts;
 	for (uint32_t i = p.h->ncontracts; i < p.h->nrules; i++)
 		blocking += p.rule[i].enforce;
@@ -139,6 +145,7 @@ static void print_ok(const char *file, const void *blob, size_t size)
 	printf(": ok: mode %s, %u rule%s (%u blocking), %u contract%s, %u host%s\n",
 	       p.h->flags & POLICY_ENFORCE ? "enforce" : "observe", rules, ctl_plural(rules), blocking, p.h->ncontracts,
 	       ctl_plural(p.h->ncontracts), p.h->nhosts, ctl_plural(p.h->nhosts));
+	ctl_put_policy(&p);
 }
 
 /* `alone`: the answer is all; else the text goes on to the daemon, which knows its roles. */
@@ -163,14 +170,14 @@ static int check_text(const struct ctl *c, const char *text, size_t len, const c
 	r = policy_compile(text, len, &env, d, &blob, &size);
 	if (r < 0 && r != -EINVAL)
 		ctl_complain("%s: %s", file, strerror(-r));
-	if (strcmp(format, "json") == 0 && (r < 0 || alone))
+	if (strcmp(format, "json") == 0 && (r < 0 || (alone && c->format)))
 		print_json(d);
 	else if (strcmp(format, "github") == 0)
 		print_github(d);
 	else if (r < 0)
 		print_text(d);
 	else if (alone)
-		print_ok(file, blob, size);
+		print_ok(file, blob, size, strcmp(format, "json") == 0);
 	if (r < 0 || alone)
 		ctl_roles_note(&roles, text, len);
 	free(blob);

@@ -55,6 +55,30 @@ printf 'version: 1\ninside: [10.0.0.0/8]\nrulez: []\n' >"$dir/bad.yaml"
 says 1 out '"message": "rulez' egressctl --json apply "$dir/bad.yaml"
 if [ "$(jq -r '.[0].line' "$dir/out")" = 3 ]; then echo "ok - errors of apply are JSON"; else echo "not ok - apply: $(cat "$dir/out")"; failed=1; fi
 
+# Sizes and times as they were understood.
+cat >"$dir/units.yaml" <<'END'
+version: 1
+mode: enforce
+inside: [10.0.0.0/8, "fd00::/8"]
+groups:
+  web: {hosts: [10.20.0.0/24, "fd00:20::/64"]}
+rules:
+  - {name: leak, from: web, to: outside, per: pair, limit: {1m: 200MB, 1h: 1.5GiB}, action: block, hold: 30m, severity: high}
+  - {name: sum, from: web, to: outside, per: group, limit: {24h: 1TB}, action: block, mode: observe, hold: 1d}
+contracts:
+  - {name: backup, from: web, to: 198.51.100.0/24, ports: [tcp/873], budget: {per: total, 24h: 300GB}, until: 2099-12-31, owner: storage}
+END
+says 0 out '^  rule leak: per pair, limit \{60s: 200000000B, 3600s: 1610612736B\}, block, hold 1800s$' egressctl check "$dir/units.yaml"
+says 0 out '^  rule sum: per group web, limit \{86400s: 1000000000000B\}, block \(observed only\), hold 86400s$' egressctl check "$dir/units.yaml"
+says 0 out '^  contract backup: per total, budget \{86400s: 300000000000B\}, until 2100-01-01T00:00:00Z$' egressctl check "$dir/units.yaml"
+says 0 out '"mode": "enforce"' egressctl --json check "$dir/units.yaml"
+got=$(jq -c '[.rules[] | [.name, .enforced, .hold_s, (.limit[] | .window_s, .bytes)]],
+	[.contracts[] | [.name, .until, (.budget[] | .window_s, .bytes)]], .decisions.max_budget_bytes' "$dir/out" | tr '\n' ' ')
+want='[["leak",true,1800,60,200000000,3600,1610612736],["sum",false,86400,86400,1000000000000]] '
+want+='[["backup","2100-01-01T00:00:00Z",86400,300000000000]] 10000000000 '
+if [ "$got" = "$want" ]; then echo "ok - check --json: bytes and seconds"; else echo "not ok - check --json: $got"; failed=1; fi
+says 0 out '^\[\]$' egressctl check --format json "$dir/units.yaml"
+
 # egressd -n reads what a start would read.
 config() { # POLICY [PASSWORD_FILE]
 	printf 'gateway: gw1\npolicy: %s\ninterfaces: {outside: [lo, absent0]}\n' "$1"
