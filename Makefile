@@ -117,11 +117,13 @@ install: all
 	install -D -m 644 systemd/egressd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf
 	$(call put,systemd/egressd.tmpfiles,644,$(PREFIX)/lib/tmpfiles.d/egressd.conf)
 	for m in docs/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
+	for f in README egressd.acl; do install -D -m 644 config/redis/$$f $(DESTDIR)$(PREFIX)/share/doc/egressd/redis/$$f; done
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/egressd $(DESTDIR)$(PREFIX)/bin/egressctl $(DESTDIR)$(UNITDIR)/egressd.service \
 	  $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/egressd.conf
 	for m in docs/*.[158]; do rm -f $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
+	for f in README egressd.acl; do rm -f $(DESTDIR)$(PREFIX)/share/doc/egressd/redis/$$f; done
 
 clean:
 	rm -rf build build-*

@@ -100,7 +100,7 @@ static const char *advice(enum redis_class class)
 {
 	switch (class) {
 	case REDIS_OPERATOR:
-		return "an administrator must mend it (config/redis/README says what a gateway needs)";
+		return "an administrator must mend it (share/doc/egressd/redis/README says what a gateway needs)";
 	case REDIS_HOSTILE:
 		return "is that a Redis server? Trying again";
 	default:

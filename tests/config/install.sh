@@ -38,6 +38,9 @@ for where in "/usr /etc" "/usr/local /etc" "/opt/egressd /opt/egressd/etc"; do
 	check "$prefix: and so many are named" [ "$(named "$etc" "$prefix" | wc -l)" -eq 6 ]
 	check "$prefix: of programs that can be started" test -x "$root$prefix/sbin/egressd" -a -x "$root$prefix/bin/egressctl"
 	check "$prefix: not for everybody to read" [ "$(stat -c %a "$root$etc"/egressd/{egressd,policy}.yaml | sort -u)" = 640 ]
+	doc=$(grep -oE 'share/doc/[A-Za-z/]+' daemon/courier.c)
+	check "$prefix: what the log names when Redis refuses, and the ACL file beside it" \
+		[ -n "$doc" -a -r "$root$prefix/$doc" -a -r "$root$prefix/${doc%/*}/egressd.acl" ]
 	check "$prefix: the unit is" [ "$(stat -c %a "$root/lib/systemd/system/egressd.service")" = 644 ]
 	if command -v systemd-analyze >/dev/null; then
 		# The programs are not there as long as DESTDIR is not /; nothing else may be wrong.
