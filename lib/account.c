@@ -11,7 +11,7 @@ void account_lock(struct account *a)
 	unsigned spins = 0;
 
 	/* [L1] Acquire: the cold part as the last holder left it. Pairs with L1' in account_unlock().
-	 * Test: tests/torture/account.c under SAN=thread reports a race on the cold part if it is relaxed. */
+	 * Test: tests/torture/charge.c under SAN=thread reports a race on the cold part if it is relaxed. */
 	while (atomic_fetch_or_explicit(&a->state, ACCOUNT_LOCK, memory_order_acquire) & ACCOUNT_LOCK)
 		if (++spins % 64 == 0)
 			sched_yield();	/* the holder may be off the CPU; two workers on one core must not spin it out */

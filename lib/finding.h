@@ -36,7 +36,7 @@ struct finding {
 	enum finding_event event;
 	uint64_t wall_us;		/* timestamp: microseconds since the epoch */
 	uint64_t finding_id, incident_id, seq;
-	uint32_t rev;			/* alert_id is "<finding_id>-<rev>", both hex */
+	uint32_t rev;			/* alert_id is "<finding_id>-<rev>": 16 hex digits, decimal */
 	enum finding_activity activity;
 	char gateway[FINDING_TEXT];
 	uint32_t policy_version;

@@ -10,7 +10,7 @@ exec 5>&1 >&2
 lab_need redis-server
 lab_up
 : "${FINDINGS:=240}"
-# Over 50 new findings of a rule in a minute are one summary: ten rules, each for its own destinations.
+# Over 50 new findings of a rule in a minute are one summary: eight rules, each for its own destinations.
 {
 	printf 'version: 1\nmode: observe\ninside: [10.0.0.0/8]\ndestinations:\n'
 	for i in 0 1 2 3 4 5 6 7; do echo "  d$i: {networks: [203.0.113.$((i * 32))/27]}"; done
