@@ -229,17 +229,19 @@ struct finding_line {
 	char who[200], what[200], verdict[80];
 };
 
-static void make_line(const json_t *f, struct finding_line *l)
+static struct finding_line line_of(const json_t *f)
 {
 	const json_t *v = json_object_get(f, "verdict");
 	const char *dest = ctl_string(f, "dest_ip");
 	bool open = ctl_true(f, "open"), until = open && !ctl_null(v, "until");
+	struct finding_line l;
 	char when[32];
 
-	snprintf(l->who, sizeof(l->who), "%s%s%s", ctl_string(json_object_get(f, "subject"), "name"), *dest ? " -> " : "", dest);
-	snprintf(l->what, sizeof(l->what), "%s", ctl_string(json_object_get(f, "alert"), "signature"));
-	snprintf(l->verdict, sizeof(l->verdict), "%.30s%s%s", open ? ctl_string(v, "action") : "closed", until ? " until " : "",
+	snprintf(l.who, sizeof(l.who), "%s%s%s", ctl_string(json_object_get(f, "subject"), "name"), *dest ? " -> " : "", dest);
+	snprintf(l.what, sizeof(l.what), "%s", ctl_string(json_object_get(f, "alert"), "signature"));
+	snprintf(l.verdict, sizeof(l.verdict), "%.30s%s%s", open ? ctl_string(v, "action") : "closed", until ? " until " : "",
 		 until ? ctl_when(v, "until", when) : "");
+	return l;
 }
 
 static void put_column(const char *text, int width)
@@ -251,10 +253,9 @@ static void put_column(const char *text, int width)
 /* `wide`: texts as long as the longest of each column. */
 static void put_finding(const json_t *f, const struct finding_line *wide)
 {
-	struct finding_line l;
+	const struct finding_line l = line_of(f);
 	char bytes[16], when[32];
 
-	make_line(f, &l);
 	printf("%-8s ", ctl_string(f, "severity_name"));
 	put_column(l.who, (int)strlen(wide->who));
 	put_column(l.what, (int)strlen(wide->what));
@@ -273,11 +274,12 @@ static void widen(char *to, size_t size, const char *text)
 void ctl_show_findings(const json_t *reply)
 {
 	const json_t *list = json_object_get(reply, "findings"), *f;
-	struct finding_line l, wide = { .who = "" };
+	struct finding_line wide = { .who = "" };
 	size_t i;
 
 	json_array_foreach(list, i, f) {
-		make_line(f, &l);
+		const struct finding_line l = line_of(f);
+
 		widen(wide.who, sizeof(wide.who), l.who);
 		widen(wide.what, sizeof(wide.what), l.what);
 		widen(wide.verdict, sizeof(wide.verdict), l.verdict);
@@ -294,11 +296,10 @@ void ctl_show_findings(const json_t *reply)
 void ctl_show_explain(const json_t *reply)
 {
 	const json_t *f = json_object_get(reply, "finding"), *t;
-	struct finding_line own;
+	const struct finding_line own = line_of(f);
 	char bytes[16], first[40], last[40];
 	size_t i;
 
-	make_line(f, &own);
 	put_finding(f, &own);
 	printf("  first seen %s, last %s\n", ctl_moment(f, "first_seen", first), ctl_moment(f, "last_seen", last));
 	if (!ctl_null(f, "incident_id"))
