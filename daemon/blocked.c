@@ -131,7 +131,7 @@ static void rule_elements(const struct engine *e, const struct policy_rule *r, c
 	struct addr src[BLOCK_BATCH / 4];
 	const size_t n = inside_addresses(p, k->in, src, ARRAY_SIZE(src));
 
-	if (r->form == FORM_ENGINE)
+	if (r->form == FORM_ENGINE || memcmp(k->in, pair_others.b, sizeof(k->in)) == 0)
 		return;
 	for (size_t i = 0; i < n; i++) {
 		const struct rules_block b = {

@@ -112,9 +112,9 @@ int control_name_in(struct control_call *q, const char *text, bool whole, struct
 			host = policy_src_of(p, &x.addr)->host;
 	} else if (p && (host = policy_host_by_name(p, text)) >= 0) {
 		x = (struct prefix){ .len = 128 };
-	} else if (strcmp(text, "gateway") == 0 || strcmp(text, "unlisted") == 0) {
+	} else if (strcmp(text, "gateway") == 0 || strcmp(text, "unlisted") == 0 || strcmp(text, "others") == 0) {
 		n.pseudo = true;
-		x = (struct prefix){ .addr = text[0] == 'g' ? pair_gateway : pair_unlisted, .len = 128 };
+		x = (struct prefix){ .addr = text[0] == 'g' ? pair_gateway : text[0] == 'u' ? pair_unlisted : pair_others, .len = 128 };
 	} else {
 		return unknown(q, text, false);
 	}

@@ -61,7 +61,7 @@ static uint32_t pair_of(const struct area *a, uint32_t slot)
 
 static bool is_pseudo(const uint8_t in[16])
 {
-	return memcmp(in, pair_gateway.b, 16) == 0 || memcmp(in, pair_unlisted.b, 16) == 0;
+	return memcmp(in, pair_gateway.b, 16) == 0 || memcmp(in, pair_unlisted.b, 16) == 0 || memcmp(in, pair_others.b, 16) == 0;
 }
 
 /* An address: of what stands for several, that of the packet that crossed; "": there was none yet. */

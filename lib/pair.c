@@ -6,6 +6,7 @@
 
 const struct addr pair_gateway = { { 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1 } };
 const struct addr pair_unlisted = { { 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2 } };
+const struct addr pair_others = { { 0x01, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3 } };
 
 const char *pair_out_format(const uint8_t out[8], uint8_t family, char buf[PREFIX_STRLEN])
 {
@@ -35,6 +36,8 @@ const char *pair_in_format(const uint8_t in[16], char buf[ADDR_STRLEN])
 		snprintf(buf, ADDR_STRLEN, "gateway");
 	else if (addr_cmp(&a, &pair_unlisted) == 0)
 		snprintf(buf, ADDR_STRLEN, "unlisted");
+	else if (addr_cmp(&a, &pair_others) == 0)
+		snprintf(buf, ADDR_STRLEN, "others");
 	else
 		addr_format(&a, buf);
 	return buf;

@@ -64,8 +64,9 @@ struct pair_cold {
 _Static_assert(sizeof(struct pair) == 64, "one cache line");
 _Static_assert(sizeof(struct pair_key) == sizeof(struct table_key), "the table's key");
 
-/* Addresses that stand for who has none of `inside`: in the discard prefix 100::/64 (RFC 6666). */
-extern const struct addr pair_gateway, pair_unlisted;
+/* Addresses that stand for who has none of `inside`: in the discard prefix 100::/64 (RFC 6666). others: of a rule those hosts that
+ * found no account of their own (judge.h [J3]); no pair has it. */
+extern const struct addr pair_gateway, pair_unlisted, pair_others;
 
 static inline void pair_out(struct pair_key *k, const struct addr *out)
 {
@@ -81,7 +82,7 @@ static inline void pair_out(struct pair_key *k, const struct addr *out)
 
 /* The outside as people read it: "203.0.113.9" or "2001:db8:1:2::/64"; "*" for an overflow record. */
 const char *pair_out_format(const uint8_t out[8], uint8_t family, char buf[PREFIX_STRLEN]);
-/* "gateway" and "unlisted" for the pseudo-hosts. */
+/* "gateway", "unlisted" and "others" for the pseudo-hosts. */
 const char *pair_in_format(const uint8_t in[16], char buf[ADDR_STRLEN]);
 
 uint64_t pair_packets(const struct pair *p, const struct pair_cold *c);

@@ -17,7 +17,28 @@ void subject_in(const struct policy *p, unsigned kind, const uint8_t in[16], int
 		memcpy(ret, in, 16);
 }
 
-/* Slot of the account, made if new; TABLE_NONE when the account table is full there (counted). */
+static bool is_named(const uint8_t in[16])
+{
+	static const uint8_t none[12];
+
+	return memcmp(in, none, sizeof(none)) == 0;
+}
+
+/* Whoever can make up addresses makes accounts: the last sixteenth is not for pairs, and the last sixty-fourth for nobody but named
+ * hosts, groups, and those of a rule that find no room. */
+static bool room_for(const struct table *t, const struct account_key *k)
+{
+	uint32_t cap = table_capacity(t), kept = 0;
+
+	if (k->kind == SUBJECT_PAIR)
+		kept = cap / 16;
+	else if (k->kind == SUBJECT_HOST && !is_named(k->in) && memcmp(k->in, pair_others.b, sizeof(k->in)) != 0)
+		kept = cap / 64;
+	/* Relaxed: a few more or less do not matter. */
+	return atomic_load_explicit(&t->state->live, memory_order_relaxed) < cap - kept;
+}
+
+/* Slot of the account, made if new; TABLE_NONE when the account table is full for it (counted). */
 static uint32_t account_of(struct judge *j, const struct account_key *key, uint32_t pair, struct mono now)
 {
 	struct area *a = &j->area;
@@ -28,7 +49,7 @@ static uint32_t account_of(struct judge *j, const struct account_key *key, uint3
 
 	if (slot != TABLE_NONE)
 		return slot;
-	r = table_insert(&a->accounts, hash, k, &slot);
+	r = room_for(&a->accounts, key) ? table_insert(&a->accounts, hash, k, &slot) : -ENOSPC;
 	if (r == -ENOSPC) {
 		count(j, AC_OVERFLOW, 1);
 		return TABLE_NONE;
@@ -68,8 +89,13 @@ static void add_rule(struct judge *j, const struct judge_packet *v, const struct
 	}
 	slot = account_of(j, &k, v->pair, now);
 	if (slot == TABLE_NONE) {
-		l->incomplete = true;
-		return;
+		l->incomplete = true;	/* looked for again with every packet */
+		if (r->per != PER_HOST)
+			return;
+		memcpy(k.in, pair_others.b, sizeof(k.in));	/* never without a limit: those without room share one */
+		slot = account_of(j, &k, v->pair, now);
+		if (slot == TABLE_NONE)
+			return;
 	}
 	if (r->kind == RULE_CONTRACT) {
 		l->account[l->n_contract++] = slot;	/* contracts have the lowest bits, so no rule is there yet */

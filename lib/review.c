@@ -4,6 +4,8 @@
 
 #include "judge_internal.h"
 
+#define EVICT_LEAST 4096	/* bytes, ever: an account with fewer may go when the table is crowded */
+
 static uint32_t state_of(const struct account *a)
 {
 	return atomic_load_explicit(&a->state, memory_order_relaxed);
@@ -216,16 +218,18 @@ static bool pair_is_idle(struct area *a, uint32_t slot)
 	return idle && c->leases == 0 && a->pair[slot].key.class_uid != PAIR_CLASS_OVERFLOW;
 }
 
-/* An account of a pair that nobody would miss: closed, no credit out, and its windows have seen next to nothing. */
+/* An account that nobody would miss: closed, no credit out, and its windows have seen next to nothing; of a host nothing at all,
+ * lest others' accounts drive out what it has used of its limit. */
 static bool account_is_idle(struct area *a, uint32_t slot, struct mono now)
 {
 	struct account *x = &a->account[slot];
 	struct account_cold *c = &a->account_cold[slot];
 	uint32_t tick = atomic_load_explicit(&x->tick, memory_order_relaxed);
+	const uint64_t below = x->key.kind == SUBJECT_PAIR ? a->h->evict_below : EVICT_LEAST;
 
-	return x->key.kind == SUBJECT_PAIR && !(state_of(x) & ~(uint32_t)ACCOUNT_LOCK) && c->leases == 0 &&
+	return (x->key.kind == SUBJECT_PAIR || x->key.kind == SUBJECT_HOST) && !(state_of(x) & ~(uint32_t)ACCOUNT_LOCK) && c->leases == 0 &&
 	       now.ns >= c->grant_until_ns && mono_tick(now) - tick > 12 &&
-	       account_total(x, c) < a->h->evict_below;
+	       account_total(x, c) < below;
 }
 
 static unsigned retire(struct judge *j, unsigned which, struct table *t, unsigned want, struct mono now)
@@ -258,8 +262,8 @@ unsigned judge_evict_retire(struct judge *j, struct mono now)
 	struct area *a = &j->area;
 	unsigned n = 0;
 
-	if (a->h->evict_below < 4096)
-		a->h->evict_below = 4096;
+	if (a->h->evict_below < EVICT_LEAST || !crowded(&a->accounts))
+		a->h->evict_below = EVICT_LEAST;
 	if (crowded(&a->pairs))
 		n += retire(j, 0, &a->pairs, JUDGE_EVICT, now);
 	if (crowded(&a->accounts)) {

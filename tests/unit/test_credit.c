@@ -322,6 +322,46 @@ static void full_table(void **state)
 	assert_int_equal(bytes + w.j.area.h->lost_pair_bytes + w.j.area.h->folded_bytes, 3000000);
 }
 
+/* Made-up senders fill the accounts: whoever finds no room shares one limit, and idle ones that passed next to nothing make room. */
+static void more_hosts_than_accounts(void **state)
+{
+	uint64_t bytes = 0;
+	unsigned n = 0;
+
+	(void)state;
+	world_sized("rules:\n  - {name: h, from: 10.20.0.0/16, to: outside, per: host, limit: {1h: 3MB}, action: block}\n"
+		    "  - {name: p, from: 10.20.0.0/16, to: outside, per: pair, limit: {1h: 2MB}, action: alert}\n", 1024);
+	assert_int_equal(pour("10.20.200.1", "203.0.113.9", 2500), 2500000);
+	for (unsigned i = 0; i < 3000; i++) {
+		char src[32];
+
+		snprintf(src, sizeof(src), "10.20.%u.%u", i / 250, i % 250 + 1);
+		bytes += pour(src, "203.0.113.9", 1);
+	}
+	for (unsigned i = 0; i < 20; i++) {
+		char src[32];
+
+		snprintf(src, sizeof(src), "10.20.100.%u", i + 1);
+		bytes += pour(src, "203.0.113.9", 1000);
+	}
+	for (uint32_t i = 0; i < w.j.area.h->accounts; i++)
+		n += table_is_full(&w.j.area.accounts, i) && w.j.area.account[i].key.kind == SUBJECT_HOST;
+	assert_in_range(n, 100, 2048);
+	assert_in_range(bytes, 3000000, 3000000 + n * 1000);	/* a packet each, and the shared limit */
+	assert_true(w.counter[AC_OVERFLOW] > 0);
+	assert_int_equal(pour("10.20.200.1", "203.0.113.9", 2500), 500000);	/* who was there before has his own */
+	sane();
+	w.now.ns += 120 * NS_PER_S;
+	for (unsigned i = 0; i < 4; i++) {
+		judge_evict_retire(&w.j, w.now);
+		judge_evict_release(&w.j);
+	}
+	sane();
+	assert_int_equal(pour("10.20.101.1", "203.0.113.9", 4000), 3000000);	/* there is room again */
+	assert_int_equal(pour("10.20.200.1", "203.0.113.9", 1), 0);	/* and what had used its limit is not forgotten */
+	sane();
+}
+
 static void pseudo_hosts(void **state)
 {
 	(void)state;
@@ -380,6 +420,7 @@ int main(void)
 		cmocka_unit_test(named_host_is_one), cmocka_unit_test(outside_is_a_64),	 cmocka_unit_test(protected_passes),
 		cmocka_unit_test(brake),	     cmocka_unit_test(observe_by_hand),	 cmocka_unit_test(unblock_exactly),
 		cmocka_unit_test(by_hand),	     cmocka_unit_test(reload_keeps_sums), cmocka_unit_test(full_table),
+		cmocka_unit_test(more_hosts_than_accounts),
 		cmocka_unit_test(pseudo_hosts),	     cmocka_unit_test(reports),
 	};
 
