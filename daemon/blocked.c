@@ -20,6 +20,7 @@ struct block_list {
 	struct rules_block item[BLOCK_BATCH];
 	uint32_t account[BLOCK_BATCH];
 	size_t n;
+	unsigned share;		/* elements of the account that is being put in */
 };
 
 static int element_order(const struct rules_block *a, const struct rules_block *b)
@@ -33,14 +34,11 @@ static int element_order(const struct rules_block *a, const struct rules_block *
 	return memcmp(&a->service, &b->service, sizeof(a->service));
 }
 
-/* Of one account at most BLOCK_SHARE, always the first ones: the rest of a block is the queue's, refused there all the same. */
-static void add_element(struct block_list *l, uint32_t account, const struct rules_block *b)
+/* Of one account at most BLOCK_SHARE, and always the same ones, whether they stand just now or not: the rest of a block is the
+ * queue's, refused there all the same. */
+static void add_element(struct block_list *l, uint32_t account, const struct rules_block *b, bool stands)
 {
-	size_t first = l->n;
-
-	while (first && l->account[first - 1] == account)
-		first--;
-	if (l->n - first == BLOCK_SHARE || l->n == BLOCK_BATCH)
+	if (l->share++ >= BLOCK_SHARE || !stands || l->n == BLOCK_BATCH)
 		return;
 	l->account[l->n] = account;
 	l->item[l->n++] = *b;
@@ -98,27 +96,63 @@ static uint32_t count_allows(const struct engine *e, uint64_t now_ns)
 	return n;
 }
 
-/* One element, or where it is by service one for each that rule i refuses. from, to: the element's addresses, as the policy knows them. */
-static void subject_elements(const struct policy *p, uint32_t i, const struct policy_src *from, const struct policy_dst *to,
-			     struct rules_block b, uint32_t slot, struct block_list *l)
+/* One block of one address, as the policy knows its ends. */
+struct subject {
+	const struct policy *p;
+	uint32_t rule, account;
+	const struct policy_src *from;
+	const struct policy_dst *to;	/* NULL: a host */
+	bool stands;
+	struct block_list *l;
+};
+
+/* Ports b.service.lo..hi of protocols proto..proto_hi, which the policy takes for the same service: by whom they are refused. */
+static void service_elements(const struct subject *x, struct rules_block b, uint32_t service)
+{
+	for (unsigned opener = OPENER_INSIDE; opener <= OPENER_OUTSIDE; opener++) {
+		b.service.by_outside = opener == OPENER_OUTSIDE;
+		if (policy_class_refused(x->p, x->rule, policy_class_index(x->p, service, opener, 0), x->from, x->to))
+			add_element(x->l, x->account, &b, x->stands);
+	}
+}
+
+/* Every span of ports, and all of the protocols that the policy does not name. */
+static void all_services(const struct subject *x, struct rules_block b)
+{
+	const uint32_t rest = x->p->span[x->p->h->nspans - 1].service;
+	unsigned next = 0;	/* protocol number that was not looked at */
+
+	for (uint32_t s = 0; s < x->p->h->nspans && policy_span_ports(x->p, s, &b.service.hi); s++) {
+		const struct policy_span *v = &x->p->span[s];
+
+		if (v->proto > next) {
+			struct rules_block between = b;
+
+			between.service = (struct rules_service){ .hi = UINT16_MAX, .proto = (uint8_t)next, .proto_hi = (uint8_t)(v->proto - 1) };
+			service_elements(x, between, rest);
+		}
+		next = v->proto + 1U;
+		b.service.lo = v->lo;
+		b.service.proto = b.service.proto_hi = (uint8_t)v->proto;
+		service_elements(x, b, v->service);
+	}
+	b.service = (struct rules_service){ .hi = UINT16_MAX, .proto = (uint8_t)next, .proto_hi = UINT8_MAX };
+	if (next <= UINT8_MAX)
+		service_elements(x, b, rest);
+}
+
+/* One element, or where it is by service one for each that the rule refuses. */
+static void subject_elements(const struct subject *x, struct rules_block b)
 {
 	static const uint8_t kind[] = { [FORM_PAIR] = RULES_BLOCK_PAIR, [FORM_HOST] = RULES_BLOCK_HOST,
 					[FORM_PAIR_SERVICE] = RULES_BLOCK_PAIR_SERVICE, [FORM_HOST_SERVICE] = RULES_BLOCK_HOST_SERVICE };
-	const enum policy_form form = policy_form_for(p, i, from, to);
+	const enum policy_form form = policy_form_for(x->p, x->rule, x->from, x->to);
 
 	b.kind = kind[form];
 	if (form == FORM_PAIR || form == FORM_HOST)
-		add_element(l, slot, &b);
-	if (form != FORM_PAIR_SERVICE && form != FORM_HOST_SERVICE)
-		return;
-	for (uint32_t s = 0; s < p->h->nspans; s++)
-		for (unsigned opener = OPENER_INSIDE; policy_span_ports(p, s, &b.service.hi) && opener <= OPENER_OUTSIDE; opener++) {
-			b.service.proto = (uint8_t)p->span[s].proto;
-			b.service.lo = p->span[s].lo;
-			b.service.by_outside = opener == OPENER_OUTSIDE;
-			if (policy_class_refused(p, i, policy_class_index(p, p->span[s].service, opener, 0), from, to))
-				add_element(l, slot, &b);
-		}
+		add_element(x->l, x->account, &b, x->stands);
+	else if (form != FORM_ENGINE)
+		all_services(x, b);
 }
 
 static void rule_elements(const struct engine *e, const struct policy_rule *r, const struct account_key *k, uint32_t slot,
@@ -137,12 +171,11 @@ static void rule_elements(const struct engine *e, const struct policy_rule *r, c
 		const struct rules_block b = {
 			.reject = r->refuse == REFUSE_REJECT, .src = src[i], .dst = dst, .timeout_ms = ms,
 		};
+		const struct subject x = { .p = p, .rule = (uint32_t)(r - p->rule), .account = slot, .from = policy_src_of(p, &src[i]),
+					   .to = to, .stands = !ms || !allowed(e, &src[i], &dst, clock_mono().ns), .l = l };
 
-		if (pair && addr_is_v4(&src[i]) != (k->out_family == 4))
-			continue;
-		if (ms && allowed(e, &src[i], &dst, clock_mono().ns))
-			continue;
-		subject_elements(p, (uint32_t)(r - p->rule), policy_src_of(p, &src[i]), to, b, slot, l);
+		if (!pair || addr_is_v4(&src[i]) == (k->out_family == 4))
+			subject_elements(&x, b);
 	}
 }
 
@@ -160,7 +193,7 @@ static void dynamic_elements(const struct engine *e, uint32_t uid, uint32_t slot
 			b.dst = d->dst;
 		}
 		if (d->dst.len == 0 || d->dst.len == (addr_is_v4(&d->dst.addr) ? 128 : 64))
-			add_element(l, slot, &b);
+			add_element(l, slot, &b, true);
 	}
 }
 
@@ -171,6 +204,7 @@ static void elements_of(const struct engine *e, uint32_t slot, uint64_t ms, stru
 	const struct account_key *k = &e->area.account[slot].key;
 	int i;
 
+	l->share = 0;
 	if (c->rule == ACCOUNT_DYNAMIC) {
 		dynamic_elements(e, k->rule, slot, ms, l);
 		return;
@@ -201,64 +235,6 @@ bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct
 		if (l.item[k].kind <= RULES_BLOCK_HOST && addr_cmp(&l.item[k].src, src) == 0)
 			return false;
 	return true;
-}
-
-struct sync {
-	struct engine *e;
-	struct mono now;
-	bool begun, ended;	/* some block did */
-	struct block_list add, del;
-};
-
-static void flush_blocks(struct sync *s)
-{
-	int r = s->del.n ? rules_block_del(s->e->rules, s->del.item, s->del.n) : 0;
-
-	if (r == 0 && s->add.n)
-		r = rules_block_add(s->e->rules, s->add.item, s->add.n);
-	if (r < 0) {
-		enforce_worry(s->e, HEALTH_RULES_FAILED);
-		log_error("blocked sets: %s; blocks hold in the queue, and the sets are tried again", strerror(-r));
-		for (size_t i = 0; i < s->add.n; i++)
-			s->e->area.account_cold[s->add.account[i]].announced = 0;
-	}
-	s->add.n = s->del.n = 0;
-}
-
-static void block_changed(void *ctx, uint32_t slot)
-{
-	struct sync *s = ctx;
-	struct account_cold *c = &s->e->area.account_cold[slot];
-
-	if (s->add.n > BLOCK_SHARE || s->del.n > BLOCK_SHARE)
-		flush_blocks(s);
-	if (is_blocked(&s->e->area, slot) && c->blocked_until_ns > s->now.ns) {
-		c->kernel_refused = 0;
-		s->begun = s->begun || c->leases;
-		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS, &s->add);
-	} else {
-		elements_of(s->e, slot, 0, &s->del);
-		s->ended = true;
-	}
-}
-
-/* Before the policy changes: elements are named by its words. */
-void blocked_forget(struct engine *e)
-{
-	struct sync s = { .e = e, .now = clock_mono() };
-
-	answers_forget(e, s.now);
-
-	for (uint32_t i = 0; i < e->area.h->accounts; i++) {
-		if (!table_is_full(&e->area.accounts, i) || !e->area.account_cold[i].announced)
-			continue;
-		elements_of(e, i, 0, &s.del);
-		e->area.account_cold[i].announced = 0;
-		mark_for_review(&e->area, i);
-		if (s.del.n > BLOCK_SHARE)
-			flush_blocks(&s);
-	}
-	flush_blocks(&s);
 }
 
 struct owner {		/* an account and one element of its block; several accounts may share one */
@@ -315,6 +291,133 @@ static int owners_of(const struct engine *e, struct owners *o)
 	return r;
 }
 
+struct sync {
+	struct engine *e;
+	struct mono now;
+	bool begun, ended;	/* some block did */
+	bool all;		/* every element goes */
+	struct block_list add, del;
+};
+
+static size_t first_owner(const struct owners *o, const struct rules_block *b)
+{
+	size_t lo = 0, hi = o->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (element_order(&o->v[mid].element, b) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* Another block may have had the same element: the next review puts it in again. */
+static void announce_others(struct engine *e, const struct block_list *gone)
+{
+	struct owners o = { 0 };
+
+	if (owners_of(e, &o) == 0)
+		for (size_t i = 0; i < gone->n; i++)
+			for (size_t k = first_owner(&o, &gone->item[i]); k < o.n && element_order(&o.v[k].element, &gone->item[i]) == 0; k++)
+				e->area.account_cold[o.v[k].account].announced = 0;
+	free(o.v);
+}
+
+/* What went wrong with some elements may be in the way of others: elements of services are all put in again. */
+static void begin_anew(struct engine *e)
+{
+	if (rules_block_clear_services(e->rules) < 0)
+		return;
+	for (uint32_t i = 0; i < e->area.h->accounts; i++)
+		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
+			e->area.account_cold[i].announced = 0;
+			mark_for_review(&e->area, i);
+		}
+}
+
+static int change(struct engine *e, const struct block_list *l, bool services,
+		  int (*call)(struct rules *r, const struct rules_block *b, size_t n))
+{
+	static struct rules_block item[BLOCK_BATCH];	/* large, and there is one main thread */
+	size_t n = 0;
+
+	for (size_t i = 0; i < l->n; i++)
+		if ((l->item[i].kind > RULES_BLOCK_HOST) == services)
+			item[n++] = l->item[i];
+	return n ? call(e->rules, item, n) : 0;
+}
+
+static void flush_blocks(struct sync *s)
+{
+	for (int services = 0; services <= 1; services++) {	/* apart: a failure of the one kind is not one of the other */
+		int r = change(s->e, &s->del, services, rules_block_del);
+
+		if (r == 0)
+			r = change(s->e, &s->add, services, rules_block_add);
+		for (size_t i = 0; i < s->add.n; i++) {
+			struct account_cold *c = &s->e->area.account_cold[s->add.account[i]];
+
+			if ((s->add.item[i].kind > RULES_BLOCK_HOST) == services) {
+				c->announced = r == 0 || r == -ENFILE;
+				c->kernel_refused = r == 0 ? 0 : c->kernel_refused;
+			}
+		}
+		if (r == 0)
+			continue;
+		enforce_worry(s->e, HEALTH_RULES_FAILED);
+		log_error("blocked sets: %s; blocks hold in the queue%s", strerror(-r), r == -ENFILE ? "" : ", and the sets are tried again");
+		if (services && r != -ENFILE)
+			begin_anew(s->e);
+	}
+	if (s->del.n && !s->all)
+		announce_others(s->e, &s->del);
+	s->add.n = s->del.n = 0;
+}
+
+static void block_changed(void *ctx, uint32_t slot)
+{
+	struct sync *s = ctx;
+	struct account_cold *c = &s->e->area.account_cold[slot];
+
+	if (s->add.n > BLOCK_SHARE || s->del.n > BLOCK_SHARE)
+		flush_blocks(s);
+	if (is_blocked(&s->e->area, slot) && c->blocked_until_ns > s->now.ns) {
+		const size_t before = s->add.n;
+
+		s->begun = s->begun || c->leases;
+		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS, &s->add);
+		if (s->add.n == before)
+			c->announced = ANNOUNCED_NONE;
+	} else {
+		elements_of(s->e, slot, 0, &s->del);
+		s->ended = true;
+	}
+}
+
+/* Before the policy changes: elements are named by its words. */
+void blocked_forget(struct engine *e)
+{
+	struct sync s = { .e = e, .now = clock_mono(), .all = true };
+
+	answers_forget(e, s.now);
+
+	for (uint32_t i = 0; i < e->area.h->accounts; i++) {
+		if (!table_is_full(&e->area.accounts, i) || !e->area.account_cold[i].announced)
+			continue;
+		elements_of(e, i, 0, &s.del);
+		e->area.account_cold[i].announced = 0;
+		mark_for_review(&e->area, i);
+		if (s.del.n > BLOCK_SHARE)
+			flush_blocks(&s);
+	}
+	flush_blocks(&s);
+	if (rules_block_clear_services(e->rules) < 0)	/* whatever was left: it would be in the way of others */
+		log_notice("elements of ended blocks may be in the kernel yet");
+}
+
 struct settle {
 	struct engine *e;
 	struct owners owners;
@@ -324,19 +427,10 @@ struct settle {
 static int refused_in_kernel(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes)
 {
 	struct settle *s = ctx;
-	size_t lo = 0, hi = s->owners.n;
 
 	(void)packets;
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (element_order(&s->owners.v[mid].element, b) < 0)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (; lo < s->owners.n && element_order(&s->owners.v[lo].element, b) == 0; lo++)
-		s->e->area.account_cold[s->owners.v[lo].account].kernel_seen += bytes;
+	for (size_t i = first_owner(&s->owners, b); i < s->owners.n && element_order(&s->owners.v[i].element, b) == 0; i++)
+		s->e->area.account_cold[s->owners.v[i].account].kernel_seen += bytes;
 	return 0;
 }
 

@@ -66,7 +66,7 @@ static void set_block(const struct control_call *q, uint32_t slot, const struct 
 		    control_json_time(q, __atomic_load_n(&c->blocked_until_ns, __ATOMIC_RELAXED)));
 	/* What decides the end: a window, or (null) hold. */
 	control_set(o, "until_window_s", r && w < r->nlimits ? json_integer(r->limit[w].seconds) : json_null());
-	control_set(o, "in_kernel", json_boolean(c->announced));
+	control_set(o, "in_kernel", json_boolean(c->announced == 1));
 }
 
 static void set_grant(const struct control_call *q, uint32_t slot, json_t *o)

@@ -58,12 +58,13 @@ struct rules_spec {
 
 enum rules_block_kind { RULES_BLOCK_PAIR, RULES_BLOCK_HOST, RULES_BLOCK_PAIR_SERVICE, RULES_BLOCK_HOST_SERVICE };
 
-/* Accepting ports lo..hi of a protocol (host byte order; of one without ports 0..65535), opened by inside or by outside. Those of
- * one source, or pair, are the same or disjoint: the kernel's set takes no others (-EEXIST, -ENOTEMPTY). */
+/* Accepting ports lo..hi (host byte order; 0..65535 where there are none) of protocols proto..proto_hi, opened by inside or by outside.
+ * Those of one source, or pair, are the same or disjoint: the kernel's set takes no others (-EEXIST, -ENOTEMPTY). */
 struct rules_service {
 	uint16_t lo, hi;
-	uint8_t proto;
+	uint8_t proto, proto_hi;
 	uint8_t by_outside;
+	uint8_t pad;
 };
 
 struct rules_block {
@@ -113,6 +114,7 @@ bool rules_leases(const struct rules *r);
  * by kind, addresses and service: adding it as drop takes the reject one away. One transaction for n elements. -ENFILE: set full. */
 int rules_block_add(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
 int rules_block_del(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
+int rules_block_clear_services(struct rules *r) MUST_CHECK;	/* all of the last two kinds; -ENOENT: no such sets */
 
 /* Bytes refused by each element now in the kernel. */
 int rules_block_dump(struct rules *r,

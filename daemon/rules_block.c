@@ -35,8 +35,9 @@
 #define V4_HOST_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV4_HOST_SERVICE, .key_len = 16, SERVICE(host4_part)
 #define V6_HOST_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV6_HOST_SERVICE, .key_len = 28, SERVICE(host6_part)
 
-static const uint8_t pair4_part[] = { 4, 4, 4, 4, 4 }, pair6_part[] = { 16, 16, 4, 4, 4 };
-static const uint8_t host4_part[] = { 4, 4, 4, 4 }, host6_part[] = { 16, 4, 4, 4 };
+/* Real lengths: of one that is padded, a range of all ports would be many. */
+static const uint8_t pair4_part[] = { 4, 4, 1, 2, 1 }, pair6_part[] = { 16, 16, 1, 2, 1 };
+static const uint8_t host4_part[] = { 4, 1, 2, 1 }, host6_part[] = { 16, 1, 2, 1 };
 
 /* Index: kind << 2 | v6 << 1 | drop */
 static const struct nft_set_spec block_set[] = {
@@ -151,10 +152,10 @@ struct change {
 	bool have, have_other;
 };
 
-static void key_service(uint8_t *key, const struct rules_service *s, uint16_t port)
+static void key_service(uint8_t *key, const struct rules_service *s, uint8_t proto, uint16_t port)
 {
 	port = htons(port);
-	key[0] = s->proto;
+	key[0] = proto;
 	memcpy(key + 4, &port, sizeof(port));
 	key[8] = s->by_outside ? IP_CT_DIR_REPLY : IP_CT_DIR_ORIGINAL;
 }
@@ -175,8 +176,8 @@ static int change_make(const struct rules_block *b, size_t order, struct change 
 		memcpy(ret->elem.key + len, dst.b + 16 - len, len);
 	if (set & SET_SERVICE) {
 		memcpy(ret->key_end, ret->elem.key, sizeof(ret->key_end));
-		key_service(ret->elem.key + service_at(set), &b->service, b->service.lo);
-		key_service(ret->key_end + service_at(set), &b->service, b->service.hi);
+		key_service(ret->elem.key + service_at(set), &b->service, b->service.proto, b->service.lo);
+		key_service(ret->key_end + service_at(set), &b->service, b->service.proto_hi, b->service.hi);
 	}
 	return 0;
 }
@@ -330,9 +331,21 @@ static struct rules_block key_block(unsigned set, const struct nft_dumped *d)
 		const uint8_t *key = d->key + service_at(set), *end = d->key_end + service_at(set);
 
 		b.service = (struct rules_service){ .lo = (uint16_t)(key[4] << 8 | key[5]), .hi = (uint16_t)(end[4] << 8 | end[5]),
-						    .proto = key[0], .by_outside = key[8] == IP_CT_DIR_REPLY };
+						    .proto = key[0], .proto_hi = end[0], .by_outside = key[8] == IP_CT_DIR_REPLY };
 	}
 	return b;
+}
+
+int rules_block_clear_services(struct rules *r)
+{
+	struct nft_batch b;
+	const char *what;
+
+	nft_batch_begin(&b, &r->keep);
+	for (size_t i = 0; i < BLOCK_SETS; i++)
+		if (i & SET_SERVICE)
+			nft_set_clear(&b, TABLE_KEEP, &block_set[i], "blocked elements of services: clear");
+	return nft_batch_commit(&b, &what);
 }
 
 int rules_block_dump(struct rules *r,

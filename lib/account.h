@@ -96,10 +96,13 @@ struct account_cold {
 	uint8_t opened_by;		/* enum opener of the packet that crossed */
 	uint8_t exit;			/* exit of the packet that crossed, index + 1; 0: outside */
 	uint8_t pending;		/* a change not yet reported: at most one a minute */
-	uint8_t announced;		/* the block stands in the kernel sets, as far as this file may say */
+	uint8_t announced;		/* 1: the block stands in the kernel sets, as far as this file may say; ANNOUNCED_NONE: they
+					 * cannot say it */
 	uint8_t breached;		/* contract: bytes fell to the rules since the finding opened */
 	uint8_t pad[6];
 } CACHE_ALIGNED;
+
+#define ANNOUNCED_NONE 2
 
 #define ACCOUNT_NO_RULE UINT32_MAX		/* the policy in force does not have it: pays, never refuses */
 #define ACCOUNT_DYNAMIC (UINT32_MAX - 1)	/* of a decision: pays up to grant_to until grant_until_ns */

@@ -68,13 +68,25 @@ void policy_match(const struct policy *p, const struct policy_src *src, const st
 		ret->w[i] = src->from.w[i] & (dst->to.w[i] | leave->w[i]) & p->cls[c].match.w[i];
 }
 
-/* Contract c may have some of the subject's bytes: also those that leave by an exit's device, whatever their address. */
+/* By its device, or by an address in a /64 of other ones: whatever the pair's address. */
+static bool exit_is_anywhere(const struct policy *p, uint32_t x)
+{
+	for (uint32_t i = 0; i < p->h->nexit_prefixes; i++) {
+		const struct policy_exit_prefix *e = &p->exit_prefix[i];
+
+		if (e->exit == x && e->prefix.len > 64 && !addr_is_v4(&e->prefix.addr))
+			return true;
+	}
+	return p->exit[x].nifaces;
+}
+
+/* Contract c may have some of the subject's bytes. */
 static bool contract_shares(const struct policy *p, uint32_t c, const struct policy_src *src, const struct policy_dst *dst)
 {
 	bool to = !dst || policy_bit(&dst->to, c);
 
 	for (uint32_t x = 0; x < p->h->nexits && !to; x++)
-		to = policy_bit(&p->exit[x].to, c);
+		to = policy_bit(&p->exit[x].to, c) && exit_is_anywhere(p, x);
 	return to && policy_bit(&src->from, c);
 }
 
@@ -87,7 +99,7 @@ enum policy_form policy_form_for(const struct policy *p, uint32_t i, const struc
 				 const struct policy_dst *dst)
 {
 	static const uint8_t by_class[] = { FORM_ENGINE, FORM_PAIR_SERVICE, FORM_HOST_SERVICE, FORM_PAIR_SERVICE, FORM_HOST_SERVICE };
-	enum policy_form form = p->rule[i].form;
+	enum policy_form form = policy_bit(&src->from, i) ? p->rule[i].form : FORM_ENGINE;
 
 	if ((form == FORM_PAIR || form == FORM_PAIR_SERVICE) && !dst)
 		return FORM_ENGINE;

@@ -189,7 +189,8 @@ void policy_match(const struct policy *p, const struct policy_src *src, const st
 		  uint32_t exit, struct policy_bits *ret);
 
 /* Rule i's form for one subject: an element of a pair or host drops all its bytes, so where a contract may share them it takes one
- * of each class that policy_class_refused(), or, where the contract is of every service, the engine. dst NULL: the subject is a host. */
+ * of each class that policy_class_refused(), or, where the contract is of every service, the engine. So must it where the rule
+ * does not name this address of a named host. dst NULL: the subject is a host. */
 enum policy_form policy_form_for(const struct policy *p, uint32_t i, const struct policy_src *src,
 				 const struct policy_dst *dst);
 /* Whether rule i's block of the subject refuses all its bytes of class index c. */

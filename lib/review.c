@@ -103,8 +103,9 @@ void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, u
 				atomic_fetch_and_explicit(&a->open[w], ~(1ULL << slot % 64), memory_order_relaxed);
 			blocked = state_of(&a->account[slot]) & ACCOUNT_BLOCKED;
 			braked += (state_of(&a->account[slot]) & ACCOUNT_BRAKED) != 0;
-			announce = blocked != c->announced;
-			c->announced = blocked;
+			announce = blocked != (c->announced != 0);
+			if (announce)
+				c->announced = blocked;
 			account_unlock(&a->account[slot]);
 			blocks += blocked;
 			if (announce && changed)

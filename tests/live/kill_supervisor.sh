@@ -16,6 +16,7 @@ inside: [10.0.0.0/8, "fd00::/8"]
 rules:
   - {name: pair, from: [10.20.0.0/24, "fd00:20::/64"], to: outside, per: pair, limit: {24h: 5MB}, action: block, hold: 30m}
   - {name: high, from: [10.20.0.0/24, "fd00:20::/64"], to: outside, ports: udp/7500-7999, per: pair, limit: {24h: 2MB}, action: block, hold: 30m}
+  - {name: brief, from: 10.20.0.15, to: 203.0.113.12, ports: udp/7500-7999, per: pair, limit: {5s: 1MB}, action: block, hold: 5s}
 contracts:
   - {name: copy, from: 10.20.0.15, to: 203.0.113.12, ports: udp/7900, budget: {per: total, 24h: 1GB}, until: never}
 END
@@ -46,7 +47,9 @@ services() { # WHEN WANTED
 	lab_is "$2" "$(arrives 203.0.113.13 7600 100)" "$1: and its pair only"
 	lab_is 0 "$(arrives 203.0.113.12 7600 100)" "$1: a block beside a contract holds"
 	lab_is "$2" "$(arrives 203.0.113.12 7900 100)" "$1: not for the contract's port"
+	reaches sakura1 203.0.113.12 && not_ok "$1: it does not for another protocol" || ok "$1: for other protocols, too"
 }
+brief() { ctl blocks | grep -q 'brief'; }
 dead() { # supervisor and both children
 	local all
 	all="$(lab_pid egressd) $(pgrep -P "$(lab_pid egressd)" | tr '\n' ' ')"
@@ -60,7 +63,12 @@ for failure in open closed; do
 	lab_egressd_start "$LAB_DIR/policy.yaml" failure=$failure || exit 1
 	send 203.0.113.9 6000
 	send 203.0.113.11 3000 7600
-	send 203.0.113.12 6000 7100	# port 7600 is blocked with it, only by the pair's rule
+	send 203.0.113.12 1200 7600
+	brief && ok "$failure: a brief block" || not_ok "$failure: no brief block: $(ctl blocks)"
+	send 203.0.113.12 5000 7100	# port 7600 is blocked with it, by the pair's rule, whose elements the brief one has, too
+	ended() { ! brief; }
+	lab_wait 20 ended && ok "$failure: the brief one ends" || not_ok "$failure: it does not end: $(ctl blocks)"
+	sleep 2
 	services "$failure" 100
 	send 203.0.113.10 1000
 	before=$(pair_bytes 203.0.113.10)

@@ -247,7 +247,7 @@ static int block(struct tool *t, char *args, bool add)
 		b.timeout_ms = strtoull(args, &args, 10) * 1000;
 	if (args && *args) {
 		b.kind += RULES_BLOCK_PAIR_SERVICE;
-		b.service.proto = (uint8_t)strtoul(args, &args, 10);
+		b.service.proto = b.service.proto_hi = (uint8_t)strtoul(args, &args, 10);
 		b.service.lo = (uint16_t)strtoul(args, &args, 10);
 		b.service.hi = (uint16_t)strtoul(args, &args, 10);
 		b.service.by_outside = !strcmp(args, " outside");

@@ -119,6 +119,7 @@ static void test_forms(void **state)
 		     "- {name: host, from: inside, to: outside, per: host, limit: {1m: 1MB}}\n"
 		     "- {name: hostto, from: inside, to: cloud, per: host, limit: {1m: 1MB}}\n"
 		     "- {name: gw, from: gateway, to: outside, per: host, limit: {1m: 1MB}}\n"
+		     "- {name: second, from: 10.1.0.2, to: outside, per: pair, limit: {1m: 1MB}}\n"
 		     "contracts:\n"
 		     "- {name: backup, from: file01, to: cloud, budget: {per: total, 24h: 1GB}, until: 2027-03-31}\n", &c);
 	assert_int_equal(rule_of(&c.p, "pair")->form, FORM_PAIR);
@@ -138,6 +139,8 @@ static void test_forms(void **state)
 	assert_int_equal(policy_form_for(&c.p, 5, policy_src_of(&c.p, &other), NULL), FORM_HOST);
 	assert_int_equal(policy_form_for(&c.p, 4, policy_src_of(&c.p, &file), policy_dst_of(&c.p, &out)), FORM_PAIR_SERVICE);
 	assert_int_equal(policy_form_for(&c.p, 4, policy_src_of(&c.p, &file), NULL), FORM_ENGINE);
+	assert_int_equal(policy_form_for(&c.p, 8, policy_src_of(&c.p, &file), policy_dst_of(&c.p, &out)), FORM_ENGINE);	/* not named */
+	assert_int_equal(policy_form_for(&c.p, 8, policy_src_of(&c.p, &other), policy_dst_of(&c.p, &out)), FORM_PAIR);
 	assert_int_equal(policy_host_by_name(&c.p, "file01"), 0);
 	assert_int_equal(policy_host_by_name(&c.p, "10.1.0.1"), 0);
 	assert_int_equal(policy_host_by_name(&c.p, "10.1.0.2"), -1);
