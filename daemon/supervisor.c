@@ -469,6 +469,8 @@ int cleanup_main(void)
 
 /* ---- loop ---- */
 
+enum { REMOVE_RULES = 1, LEAVE_RULES };	/* how to stop; 0: not, -errno */
+
 static int signals(struct supervisor *s, int sigfd)
 {
 	struct signalfd_siginfo si;
@@ -482,8 +484,10 @@ static int signals(struct supervisor *s, int sigfd)
 		if (s->child[RELAY].pid > 0)
 			kill(s->child[RELAY].pid, SIGHUP);
 		return 0;
+	case SIGUSR2:
+		return LEAVE_RULES;
 	default:
-		return 1;
+		return REMOVE_RULES;
 	}
 }
 
@@ -522,6 +526,7 @@ int supervisor_main(const char *config_path)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR2);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	sigfd = child_lift(signalfd(-1, &set, SFD_CLOEXEC));
@@ -533,6 +538,6 @@ int supervisor_main(const char *config_path)
 	start_child(&s, RELAY);
 	start_child(&s, ENGINE);
 	r = loop(&s, sigfd);
-	stop(&s, r > 0 || s.told_ready || rules_are_ours(&s));
+	stop(&s, r != LEAVE_RULES && (r == REMOVE_RULES || s.told_ready || rules_are_ours(&s)));
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -3,7 +3,7 @@
  *
  *   fd_store WATCHDOG PROGRAM ARGUMENTS...
  * WATCHDOG: so many seconds without "WATCHDOG=1" after READY end the program by SIGABRT, which is told as "watchdog".
- * SIGUSR1: `kill -9` of the program, then it is started again with what was kept (an upgrade, a crash). SIGTERM: the program is
+ * SIGUSR1: `kill -9` of the program, SIGUSR2: that signal to it, then it is started again with what was kept (a crash, a restart). SIGTERM: the program is
  * ended by SIGTERM, and so are we. On stdout: "ready N" when start N says READY=1, "kept N" (descriptors) at each start,
  * "exit CODE" at the end. See sd_pid_notify_with_fds(3), sd_listen_fds(3).
  */
@@ -149,6 +149,7 @@ int main(int argc, char **argv)
 	setenv("NOTIFY_SOCKET", path, 1);
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -169,8 +170,8 @@ int main(int argc, char **argv)
 			hear(sock);
 		if (!p[1].revents || read(sigfd, &si, sizeof(si)) != sizeof(si))
 			continue;
-		if (si.ssi_signo == SIGUSR1) {
-			kill(pid, SIGKILL);
+		if (si.ssi_signo == SIGUSR1 || si.ssi_signo == SIGUSR2) {
+			kill(pid, si.ssi_signo == SIGUSR1 ? SIGKILL : SIGUSR2);
 			waitpid(pid, &status, 0);
 			start(argv + 2, &pid);
 		} else if (si.ssi_signo == SIGTERM) {

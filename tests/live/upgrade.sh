@@ -1,5 +1,5 @@
 #!/bin/bash
-# upgrade.sh - `kill -9` of the supervisor under a service manager that keeps its descriptors: nothing lost, nothing unseen, sums
+# upgrade.sh - `kill -9` and a restart of the supervisor under a service manager that keeps its descriptors: nothing lost, nothing unseen, sums
 # and blocks as they were. FAULTS row 3. A hanging engine is replaced before that manager's patience ends.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
@@ -29,9 +29,11 @@ lab_stop sink
 lab_start recv outside "$flood" recv 203.0.113.10 7000-7007 120
 lab_wait 5 lab_receives outside 7000-7007
 lab_start send sakura1 "$flood" send 10.20.0.15 203.0.113.10 7000 8 100 1000 60s	# ended when the kills are done
-for i in 2 3 4 5 6; do
+restart_signal=$(sed -n 's/^RestartKillSignal=SIG//p' systemd/egressd.service)
+for i in 2 3 4 5 6 7 8; do
 	sleep 0.7
-	kill -USR1 "$(lab_pid egressd)"
+	[ $i -le 6 ] && signal=USR1 || signal=$restart_signal
+	kill -s "$signal" "$(lab_pid egressd)"
 	lab_wait 5 ready $i || not_ok "ready again after kill $((i - 1))"
 done
 kept=$(grep '^kept' "$LAB_DIR/egressd.log" | tail -n 1 | cut -d' ' -f2)
@@ -40,7 +42,7 @@ counted() { ctl --json why 10.20.0.15 203.0.113.10 | jq '[.pairs[].packets] | ad
 lab_still 20 1.2 counted
 lab_stop recv
 lab_is 6 "$kept" "area, policy, two nft and two queue sockets were kept"
-lab_is "$(jq .packets "$LAB_DIR/send.log")" "$(jq .packets "$LAB_DIR/recv.log")" "5 kills at 1,000 pps: every packet arrived"
+lab_is "$(jq .packets "$LAB_DIR/send.log")" "$(jq .packets "$LAB_DIR/recv.log")" "5 kills and 2 restarts at 1,000 pps: every packet arrived"
 lab_is 0 "$(in_ns gw nft -j list counter inet egressd_keep unseen | jq '.nftables[] | select(.counter) | .counter.packets')" \
 	"none passed unseen"
 sum=$(counted)
