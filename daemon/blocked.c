@@ -15,6 +15,7 @@
 
 #define BLOCK_BATCH 256
 #define BLOCK_SHARE (BLOCK_BATCH / 2)
+#define ANEW_S	    10
 
 struct block_list {
 	struct rules_block item[BLOCK_BATCH];
@@ -87,12 +88,14 @@ static bool allowed(const struct engine *e, const struct addr *src, const struct
 	return false;
 }
 
-static uint32_t count_allows(const struct engine *e, uint64_t now_ns)
+/* Which are in force, as a number; 0: none. */
+static uint32_t allows_now(const struct engine *e, uint64_t now_ns)
 {
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < AREA_DYNAMIC; i++)
-		n += e->area.h->dynamic[i].kind == DYNAMIC_ALLOW && now_ns < e->area.h->dynamic[i].until_ns;
+		if (e->area.h->dynamic[i].kind == DYNAMIC_ALLOW && now_ns < e->area.h->dynamic[i].until_ns)
+			n = n * 31 + e->area.h->dynamic[i].uid;
 	return n;
 }
 
@@ -227,6 +230,8 @@ bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct
 
 	if (!is_blocked(&e->area, account))
 		return false;
+	if (c->announced == ANNOUNCED_NONE)
+		return c->rule == ACCOUNT_DYNAMIC || (i >= 0 && e->policy->view.rule[i].refuse == REFUSE_REJECT);
 	if (c->rule != ACCOUNT_DYNAMIC && (i < 0 || e->policy->view.rule[i].refuse != REFUSE_REJECT))
 		return false;
 	l.n = 0;
@@ -297,6 +302,7 @@ struct sync {
 	bool begun, ended;	/* some block did */
 	bool all;		/* every element goes */
 	struct block_list add, del;
+	struct owners gone;	/* elements that were deleted in this review */
 };
 
 static size_t first_owner(const struct owners *o, const struct rules_block *b)
@@ -314,23 +320,30 @@ static size_t first_owner(const struct owners *o, const struct rules_block *b)
 	return lo;
 }
 
-/* Another block may have had the same element: the next review puts it in again. */
-static void announce_others(struct engine *e, const struct block_list *gone)
+/* Another block may have had the same element: the next review puts it in again. After this one: who is blocked then stays so. */
+static void announce_others(struct sync *s)
 {
 	struct owners o = { 0 };
 
-	if (owners_of(e, &o) == 0)
-		for (size_t i = 0; i < gone->n; i++)
-			for (size_t k = first_owner(&o, &gone->item[i]); k < o.n && element_order(&o.v[k].element, &gone->item[i]) == 0; k++)
-				e->area.account_cold[o.v[k].account].announced = 0;
+	if (s->gone.n && atomic_load_explicit(&s->e->area.h->blocks, memory_order_relaxed) && owners_of(s->e, &o) == 0)
+		for (size_t i = 0; i < s->gone.n; i++) {
+			const struct rules_block *b = &s->gone.v[i].element;
+
+			for (size_t k = first_owner(&o, b); k < o.n && element_order(&o.v[k].element, b) == 0; k++)
+				s->e->area.account_cold[o.v[k].account].announced = 0;
+		}
 	free(o.v);
+	free(s->gone.v);
 }
 
-/* What went wrong with some elements may be in the way of others: elements of services are all put in again. */
-static void begin_anew(struct engine *e)
+/* What went wrong with some elements may be in the way of others: all are put in again, but not each second. */
+static void begin_anew(struct engine *e, struct mono now)
 {
-	if (rules_block_clear_services(e->rules) < 0)
+	static uint64_t again_ns;
+
+	if (now.ns < again_ns || rules_block_clear_services(e->rules) < 0)
 		return;
+	again_ns = mono_add_s(now, ANEW_S).ns;
 	for (uint32_t i = 0; i < e->area.h->accounts; i++)
 		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
 			e->area.account_cold[i].announced = 0;
@@ -360,20 +373,22 @@ static void flush_blocks(struct sync *s)
 		for (size_t i = 0; i < s->add.n; i++) {
 			struct account_cold *c = &s->e->area.account_cold[s->add.account[i]];
 
-			if ((s->add.item[i].kind > RULES_BLOCK_HOST) == services) {
-				c->announced = r == 0 || r == -ENFILE;
-				c->kernel_refused = r == 0 ? 0 : c->kernel_refused;
-			}
+			if ((s->add.item[i].kind > RULES_BLOCK_HOST) != services)
+				continue;
+			if (r == 0)
+				c->kernel_refused = 0;
+			else
+				c->announced = r == -ENFILE ? ANNOUNCED_NONE : 0;
 		}
 		if (r == 0)
 			continue;
 		enforce_worry(s->e, HEALTH_RULES_FAILED);
 		log_error("blocked sets: %s; blocks hold in the queue%s", strerror(-r), r == -ENFILE ? "" : ", and the sets are tried again");
-		if (services && r != -ENFILE)
-			begin_anew(s->e);
+		if (services && r != -ENFILE && !s->all)
+			begin_anew(s->e, s->now);
 	}
-	if (s->del.n && !s->all)
-		announce_others(s->e, &s->del);
+	if (!s->all && owners_add(&s->gone, &s->del, 0) < 0)
+		log_notice("no memory: blocks that share elements with ended ones are the engine's");
 	s->add.n = s->del.n = 0;
 }
 
@@ -388,7 +403,7 @@ static void block_changed(void *ctx, uint32_t slot)
 		const size_t before = s->add.n;
 
 		s->begun = s->begun || c->leases;
-		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS, &s->add);
+		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS + 1, &s->add);
 		if (s->add.n == before)
 			c->announced = ANNOUNCED_NONE;
 	} else {
@@ -482,13 +497,16 @@ void blocked_settle(struct engine *e)
 void blocked_review(struct engine *e, struct mono now)
 {
 	struct sync s = { .e = e, .now = now };
-	uint32_t allows = count_allows(e, now.ns);
+	uint32_t allows = allows_now(e, now.ns);
 
-	if (allows != e->allows)
+	if (allows != e->allows) {
+		blocked_settle(e);
 		blocked_forget(e);	/* which elements may stand has changed; the queue refuses meanwhile */
+	}
 	e->allows = allows;
 	judge_review(&e->judge, now, block_changed, &s);
 	flush_blocks(&s);
+	announce_others(&s);
 	if (s.ended)
 		answers_forget(e, now);
 	if (s.begun)

@@ -204,7 +204,8 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 	}
 	if (!rules_stand)	/* they spend by the old one's accounts; none is granted until the new one is in force */
 		leases_end_all(e);
-	blocked_forget(e);
+	if (!rules_stand)	/* else a dead engine's stand, announced by none of ours, until enforce_start() */
+		blocked_forget(e);
 	/* Release: pairs with rcu_dereference() in worker.c. */
 	__atomic_store_n(&e->policy, p, __ATOMIC_RELEASE);
 	e->judge.policy = &p->view;
@@ -409,7 +410,6 @@ void enforce_health(struct engine *e, struct mono now)
 		put_back(e, now, flushed);
 	read_counters(e);
 	read_drops(e);
-	blocked_settle(e);
 	answers_settle(e, now);
 	read_worries(e);
 	n = judge_evict_retire(&e->judge, now);

@@ -110,7 +110,7 @@ int rules_regate(struct rules *r) MUST_CHECK;
 /* Whether the kernel can lease; known after the first apply. */
 bool rules_leases(const struct rules *r);
 
-/* Add or extend (element is replaced, its count begins at zero; 0 ms: for ever), delete (absent is fine). A block is found
+/* Add or extend, never shorten (element is replaced, its count begins at zero; 0 ms: for ever), delete (absent is fine). A block is found
  * by kind, addresses and service: adding it as drop takes the reject one away. One transaction for n elements. -ENFILE: set full. */
 int rules_block_add(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;
 int rules_block_del(struct rules *r, const struct rules_block *b, size_t n) MUST_CHECK;

@@ -198,7 +198,13 @@ static int change_order(const void *x, const void *y)
 	return same ? same : a->order < b->order ? -1 : 1;
 }
 
-/* Sorted by block, of several for the same block the last. */
+/* 0 is for ever. */
+static uint64_t longer(uint64_t a_ms, uint64_t b_ms)
+{
+	return a_ms && b_ms ? MAX_OF(a_ms, b_ms) : 0;
+}
+
+/* Sorted by block, of several for the same block the last, with the longest time. */
 static int changes_make(const struct rules_block *b, size_t n, struct change *c, size_t *ret_count)
 {
 	size_t count = 0;
@@ -211,8 +217,10 @@ static int changes_make(const struct rules_block *b, size_t n, struct change *c,
 	}
 	qsort(c, n, sizeof(*c), change_order);
 	for (size_t i = 0; i < n; i++) {
-		if (count && change_same(&c[count - 1], &c[i]) == 0)
+		if (count && change_same(&c[count - 1], &c[i]) == 0) {
 			count--;
+			c[i].elem.timeout_ms = longer(c[count].elem.timeout_ms, c[i].elem.timeout_ms);
+		}
 		c[count++] = c[i];
 	}
 	*ret_count = count;
@@ -229,6 +237,8 @@ static int change_look(struct rules *r, struct change *c)
 		if (e < 0 && e != -ENOENT)
 			return e;
 		*(other ? &c->have_other : &c->have) = e == 0;
+		if (e == 0)	/* several blocks may have the same element, and who ends one deletes it */
+			c->elem.timeout_ms = longer(c->elem.timeout_ms, d.expires_ms);
 	}
 	return 0;
 }

@@ -134,7 +134,6 @@ struct area_header {
 	_Atomic uint64_t leased_bytes, leased_packets;	/* passed on leases, in all */
 	_Atomic uint64_t lease_grants, lease_raises, lease_recalls, lease_beyond, lease_lost;	/* the last two: bytes */
 	_Atomic uint32_t leases_on;	/* the kernel can, and they are not switched off */
-	uint64_t evict_below;		/* idle pair accounts that ever passed less may be evicted */
 
 	struct table_state pair_state, account_state, lease_state;
 	_Atomic uint64_t bell_next;	/* doorbell entries ever written */

@@ -73,6 +73,14 @@ static void add_sorted(struct payers *l, uint32_t slot)
 	l->account[at] = slot;
 }
 
+uint32_t account_others(struct judge *j, const struct policy_rule *r, struct mono now)
+{
+	struct account_key k = { .rule = r->uid, .kind = r->per };
+
+	memcpy(k.in, pair_others.b, sizeof(k.in));
+	return account_of(j, &k, TABLE_NONE, now);
+}
+
 static void add_rule(struct judge *j, const struct judge_packet *v, const struct policy_src *src, unsigned i,
 		     struct mono now, struct payers *l)
 {
@@ -92,8 +100,7 @@ static void add_rule(struct judge *j, const struct judge_packet *v, const struct
 		l->incomplete = true;	/* looked for again with every packet */
 		if (r->per != PER_HOST)
 			return;
-		memcpy(k.in, pair_others.b, sizeof(k.in));	/* never without a limit: those without room share one */
-		slot = account_of(j, &k, v->pair, now);
+		slot = account_others(j, r, now);	/* never without a limit: those without room share one */
 		if (slot == TABLE_NONE)
 			return;
 	}

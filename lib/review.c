@@ -4,7 +4,7 @@
 
 #include "judge_internal.h"
 
-#define EVICT_LEAST 4096	/* bytes, ever: an account with fewer may go when the table is crowded */
+#define EVICT_AGE_NS (60 * NS_PER_S)
 
 static uint32_t state_of(const struct account *a)
 {
@@ -97,6 +97,8 @@ void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, u
 			struct account_cold *c = &a->account_cold[slot];
 			bool blocked, announce;
 
+			if (!table_is_full(&a->accounts, slot))
+				continue;	/* being evicted */
 			account_lock(&a->account[slot]);
 			if (!review_account(j, slot, now, observing))
 				/* Before the unlock: who opens it again sets the bit again. */
@@ -136,10 +138,19 @@ void judge_lists_changed(struct judge *j)
 	atomic_store_explicit(&a->h->list_version, next, memory_order_release);
 }
 
+/* Before anybody fills the table: it may not find a place then. */
+static void make_others(struct judge *j, struct mono now)
+{
+	for (uint32_t i = 0; j->policy && i < j->policy->h->nrules; i++)
+		if (j->policy->rule[i].per == PER_HOST)
+			(void)account_others(j, &j->policy->rule[i], now);
+}
+
 void judge_policy_changed(struct judge *j, struct mono now)
 {
 	struct area *a = &j->area;
 
+	make_others(j, now);
 	judge_lists_changed(j);
 	for (uint32_t i = 0; i < a->h->accounts; i++) {
 		if (!table_is_full(&a->accounts, i))
@@ -219,18 +230,34 @@ static bool pair_is_idle(struct area *a, uint32_t slot)
 	return idle && c->leases == 0 && a->pair[slot].key.class_uid != PAIR_CLASS_OVERFLOW;
 }
 
-/* An account that nobody would miss: closed, no credit out, and its windows have seen next to nothing; of a host nothing at all,
- * lest others' accounts drive out what it has used of its limit. */
-static bool account_is_idle(struct area *a, uint32_t slot, struct mono now)
+/* Of every limit no more is used than what it allows in a minute: who is forgotten each minute gains nothing by it. */
+static bool used_little(const struct account *x, const struct account_cold *c, const struct policy_rule *r, uint32_t tick)
 {
-	struct account *x = &a->account[slot];
-	struct account_cold *c = &a->account_cold[slot];
-	uint32_t tick = atomic_load_explicit(&x->tick, memory_order_relaxed);
-	const uint64_t below = x->key.kind == SUBJECT_PAIR ? a->h->evict_below : EVICT_LEAST;
+	for (uint32_t i = 0; i < r->nlimits; i++)
+		if (account_peek_sum(x, c, &r->limit[i], tick) > r->limit[i].bytes / MAX_OF(r->limit[i].seconds / 60, 1U))
+			return false;
+	return true;
+}
 
-	return (x->key.kind == SUBJECT_PAIR || x->key.kind == SUBJECT_HOST) && !(state_of(x) & ~(uint32_t)ACCOUNT_LOCK) && c->leases == 0 &&
-	       now.ns >= c->grant_until_ns && mono_tick(now) - tick > 12 &&
-	       account_total(x, c) < below;
+/* An account that nobody would miss: closed, no credit out, quiet for a minute, and little used of its limits. */
+static bool account_is_idle(struct judge *j, uint32_t slot, struct mono now)
+{
+	struct account *x = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
+	const struct policy_rule *r;
+	bool little;
+
+	if ((x->key.kind != SUBJECT_PAIR && x->key.kind != SUBJECT_HOST) || memcmp(x->key.in, pair_others.b, sizeof(x->key.in)) == 0)
+		return false;
+	if (state_of(x) & ~(uint32_t)ACCOUNT_LOCK || c->leases || now.ns < c->grant_until_ns || now.ns - c->born_ns < EVICT_AGE_NS)
+		return false;
+	if (mono_tick(now) - atomic_load_explicit(&x->tick, memory_order_relaxed) <= 12)
+		return false;
+	account_lock(x);
+	r = ledger_rule(j, slot);
+	little = !r || used_little(x, c, r, mono_tick(now));
+	account_unlock(x);
+	return little;
 }
 
 static unsigned retire(struct judge *j, unsigned which, struct table *t, unsigned want, struct mono now)
@@ -243,7 +270,7 @@ static unsigned retire(struct judge *j, unsigned which, struct table *t, unsigne
 
 		if (!table_is_full(t, slot))
 			continue;
-		if (which == 0 ? !pair_is_idle(a, slot) : !account_is_idle(a, slot, now))
+		if (which == 0 ? !pair_is_idle(a, slot) : !account_is_idle(j, slot, now))
 			continue;
 		if (table_retire(t, slot))
 			j->retired[which][j->nretired[which]++] = slot;
@@ -263,16 +290,11 @@ unsigned judge_evict_retire(struct judge *j, struct mono now)
 	struct area *a = &j->area;
 	unsigned n = 0;
 
-	if (a->h->evict_below < EVICT_LEAST || !crowded(&a->accounts))
-		a->h->evict_below = EVICT_LEAST;
 	if (crowded(&a->pairs))
 		n += retire(j, 0, &a->pairs, JUDGE_EVICT, now);
 	if (crowded(&a->accounts)) {
 		unsigned m = retire(j, 1, &a->accounts, JUDGE_EVICT, now);
 
-		/* A whole turn found too little: next time accounts that passed twice as much may go. */
-		if (m < JUDGE_EVICT / 2 && a->h->evict_below < UINT64_MAX / 2)
-			a->h->evict_below *= 2;
 		if (m)
 			judge_lists_changed(j);	/* lists may name them */
 		n += m;
@@ -290,8 +312,12 @@ void judge_evict_release(struct judge *j)
 		fold_done(a);
 	}
 	for (unsigned i = 0; i < j->nretired[1]; i++) {
-		memset(&a->account_cold[j->retired[1][i]], 0, sizeof(struct account_cold));
-		table_release(&a->accounts, j->retired[1][i]);
+		uint32_t slot = j->retired[1][i];
+
+		/* A worker may have marked it while it was going; the next one in its place would be reviewed as it. */
+		atomic_fetch_and_explicit(&a->open[slot / 64], ~(1ULL << slot % 64), memory_order_relaxed);
+		memset(&a->account_cold[slot], 0, sizeof(struct account_cold));
+		table_release(&a->accounts, slot);
 	}
 	j->nretired[0] = j->nretired[1] = 0;
 }

@@ -245,6 +245,7 @@ for v in 4 6; do
 	expect_reach sakura1 $prot "IPv$v: a protected address"
 	must blocks
 	lab_is "packets 1" "$(grep "^host reject $src " <<<"$answer" | cut -d' ' -f5-6)" "IPv$v: only egress is counted as refused"
+	must unblock host reject $src -
 	must block host reject $src - 1
 	sleep 1.3
 	expect_reach sakura1 $dst "IPv$v: a block ends by itself"
