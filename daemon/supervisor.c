@@ -44,6 +44,11 @@ struct child {
 	uint64_t started_ns;
 };
 
+/* Names of what the service manager keeps, besides area, policy and queueN. */
+#define NFT_OWNER "nft-owner"
+#define NFT_KEEP  "nft-keep"
+#define RESTART	  "restart"	/* no more than that one was asked for */
+
 struct supervisor {
 	struct config config;
 	int config_fd, area, bell, policy, snapshot;
@@ -53,6 +58,8 @@ struct supervisor {
 	uint64_t alive_ns;
 	bool told_ready, refused;	/* a child said that it cannot work ... */
 	bool took_over;		/* the area was kept by the service manager: rules in the kernel may be our predecessor's */
+	bool restarted;		/* on request: the policy file is read again */
+	const char *config_path;
 	char failed[200];	/* ... and why; empty when it has said it in lines of its own */
 };
 
@@ -84,6 +91,19 @@ static int stored(char **names, int n, const char *name)
 		}
 	return -ENOENT;
 }
+
+/* Whatever else was kept: queues of other numbers, or of a table that does not fit. */
+static void let_go(char **names, int n)
+{
+	for (int i = 0; names && i < n; i++)
+		if (names[i][0]) {
+			close(SD_LISTEN_FDS_START + i);
+			unstore(names[i]);
+			names[i][0] = '\0';
+		}
+}
+
+static void take_rules_out(int owner, int keep);
 
 static int sealed_config(const struct config *c)
 {
@@ -188,6 +208,11 @@ static int open_area(struct supervisor *s, char **names, int n)
 		log_notice("the kept table is of another layout or size; starting from the snapshot");
 		close(fd);
 		unstore("area");
+		/* The new one knows nothing of the packets that wait in the queues, nor of counts and blocks in the kernel. */
+		take_rules_out(stored(names, n, NFT_OWNER), stored(names, n, NFT_KEEP));
+		unstore(NFT_OWNER);
+		unstore(NFT_KEEP);
+		let_go(names, n);
 	}
 	s->area = new_area(&s->config);
 	if (s->area < 0) {
@@ -222,14 +247,14 @@ static int kept_socket(char **names, int n, const char *name)
 
 static int open_kernel(struct supervisor *s, char **names, int n)
 {
-	s->owner = kept_socket(names, n, "nft-owner");
-	s->keep = s->owner < 0 ? -1 : kept_socket(names, n, "nft-keep");
+	s->owner = kept_socket(names, n, NFT_OWNER);
+	s->keep = s->owner < 0 ? -1 : kept_socket(names, n, NFT_KEEP);
 	if (s->owner < 0 || s->keep < 0)
 		return s->owner < 0 ? s->owner : s->keep;
 	for (uint32_t i = 0; i < s->config.queue_count; i++) {
 		char name[16];
 
-		snprintf(name, sizeof(name), "queue%u", i);
+		snprintf(name, sizeof(name), "queue%u", s->config.queue_first + i);
 		s->queue[i] = kept_socket(names, n, name);
 		if (s->queue[i] < 0)
 			return s->queue[i];
@@ -257,6 +282,9 @@ static int open_all(struct supervisor *s)
 	s->config_fd = sealed_config(&s->config);
 	s->bell = child_lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 	s->policy = stored(names, n, "policy");
+	s->restarted = stored(names, n, RESTART) >= 0;
+	if (s->restarted)
+		unstore(RESTART);
 	r = s->config_fd < 0 || s->bell < 0 ? -EMFILE : open_area(s, names, n);
 	if (r == 0)
 		r = open_kernel(s, names, n);
@@ -264,6 +292,7 @@ static int open_all(struct supervisor *s)
 		r = pair_of_sockets(&s->peer[ENGINE], &s->peer[RELAY]);
 	for (int i = 0; r == 0 && i < ROLES; i++)
 		r = pair_of_sockets(&s->child[i].ours, &s->child[i].theirs);
+	let_go(names, n);
 	for (int i = 0; i < n; i++)
 		free(names[i]);
 	free(names);
@@ -345,6 +374,8 @@ static void tell_ready(struct supervisor *s)
 	s->told_ready = true;
 	sd_notify(0, "READY=1\nSTATUS=judging");
 	log_info("ready");
+	if (s->restarted)	/* what runs was taken over, its policy with it */
+		kill(s->child[RELAY].pid, SIGHUP);
 }
 
 static void keep_policy(struct supervisor *s, int fd)
@@ -439,15 +470,20 @@ static bool rules_are_ours(const struct supervisor *s)
 /* [V5] The engine takes the rules out while it still answers; the cleanup child makes sure, also when it is dead. */
 static void stop(struct supervisor *s, bool remove)
 {
-	struct child_fd fds[] = { { s->owner, FD_NFT_OWNER }, { s->keep, FD_NFT_KEEP } };
-	pid_t pid;
-
 	sd_notify(0, "STOPPING=1");
 	end(&s->child[RELAY], SIGTERM);
 	end(&s->child[ENGINE], remove ? SIGUSR1 : SIGTERM);
-	if (!remove)
-		return;
-	pid = child_spawn("cleanup", fds, ARRAY_SIZE(fds), true);
+	if (remove)
+		take_rules_out(s->owner, s->keep);
+	else
+		store(s->bell, RESTART);
+}
+
+static void take_rules_out(int owner, int keep)
+{
+	struct child_fd fds[] = { { owner, FD_NFT_OWNER }, { keep, FD_NFT_KEEP } };
+	pid_t pid = owner < 0 || keep < 0 ? -1 : child_spawn("cleanup", fds, ARRAY_SIZE(fds), true);
+
 	if (pid > 0)
 		wait_for(pid, STOP_MS);
 }
@@ -471,6 +507,17 @@ int cleanup_main(void)
 
 enum { REMOVE_RULES = 1, LEAVE_RULES };	/* how to stop; 0: not, -errno */
 
+/* Else nobody would be there for the rules that stay. */
+static bool successor_can_start(const struct supervisor *s)
+{
+	static struct config c;
+
+	if (child_config(s->config_path, &c) == 0)
+		return true;
+	log_error("the configuration has errors: stopping as by SIGTERM, no successor could start");
+	return false;
+}
+
 static int signals(struct supervisor *s, int sigfd)
 {
 	struct signalfd_siginfo si;
@@ -485,7 +532,7 @@ static int signals(struct supervisor *s, int sigfd)
 			kill(s->child[RELAY].pid, SIGHUP);
 		return 0;
 	case SIGUSR2:
-		return LEAVE_RULES;
+		return successor_can_start(s) ? LEAVE_RULES : REMOVE_RULES;
 	default:
 		return REMOVE_RULES;
 	}
@@ -520,6 +567,7 @@ int supervisor_main(const char *config_path)
 	int sigfd, r;
 
 	log_open("supervisor");
+	s.config_path = config_path;
 	if (child_config(config_path, &s.config) < 0)
 		return EXIT_FAILURE;	/* the child said why */
 	sigemptyset(&set);

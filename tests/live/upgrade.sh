@@ -29,19 +29,23 @@ lab_stop sink
 lab_start recv outside "$flood" recv 203.0.113.10 7000-7007 120
 lab_wait 5 lab_receives outside 7000-7007
 lab_start send sakura1 "$flood" send 10.20.0.15 203.0.113.10 7000 8 100 1000 60s	# ended when the kills are done
+policy() { ctl --json status | jq .policy.version; }
 restart_signal=$(sed -n 's/^RestartKillSignal=SIG//p' systemd/egressd.service)
 for i in 2 3 4 5 6 7 8; do
 	sleep 0.7
 	[ $i -le 6 ] && signal=USR1 || signal=$restart_signal
+	[ $i -ne 8 ] || sed -i 's/severity: high/severity: critical/' "$LAB_DIR/policy.yaml"
 	kill -s "$signal" "$(lab_pid egressd)"
 	lab_wait 5 ready $i || not_ok "ready again after kill $((i - 1))"
 done
+critical() { ctl --json check "$LAB_DIR/policy.yaml" >/dev/null; grep -q 'policy .* in force' "$LAB_DIR/egressd.log" && [ "$(policy)" -gt 1 ]; }
+lab_wait 5 critical && ok "a restart reads the policy again" || not_ok "a restart does not read the policy: version $(policy)"
 kept=$(grep '^kept' "$LAB_DIR/egressd.log" | tail -n 1 | cut -d' ' -f2)
 lab_stop send
 counted() { ctl --json why 10.20.0.15 203.0.113.10 | jq '[.pairs[].packets] | add'; }
 lab_still 20 1.2 counted
 lab_stop recv
-lab_is 6 "$kept" "area, policy, two nft and two queue sockets were kept"
+lab_is 7 "$kept" "area, policy, two nft and two queue sockets were kept, and that a restart was asked for"
 lab_is "$(jq .packets "$LAB_DIR/send.log")" "$(jq .packets "$LAB_DIR/recv.log")" "5 kills and 2 restarts at 1,000 pps: every packet arrived"
 lab_is 0 "$(in_ns gw nft -j list counter inet egressd_keep unseen | jq '.nftables[] | select(.counter) | .counter.packets')" \
 	"none passed unseen"
@@ -66,6 +70,23 @@ lab_wait $((patience + 5)) replaced && ok "a hanging engine is replaced" || not_
 sleep $((patience / 2))	# the manager would have lost patience by now
 grep -q watchdog "$LAB_DIR/egressd.log" && not_ok "the service manager ended the service" || ok "before the service manager ends the service"
 lab_is "$supervisor" "$(pgrep -P "$(lab_pid egressd)")" "the supervisor goes on"
+# A table of another size, and other queues: a stop and a start.
+before=$(counted)
+lab_egressd_config "$LAB_DIR/policy.yaml" "table={pairs: 131072}" "queues={first: 4, count: 2}"
+kill -s "$restart_signal" "$(lab_pid egressd)"
+lab_wait 10 ready 9 && ok "a restart with another table" || not_ok "no restart with another table"
+again() { [ "$(counted)" = "$before" ] && ctl blocks | grep -q '^10.20.0.15 -> 203.0.113.9'; }
+lab_wait 5 again && ok "sums and blocks come from the snapshot" || not_ok "$(counted) of $before packets, blocks: $(ctl blocks)"
+in_ns sakura1 "$flood" send 10.20.0.15 203.0.113.11 7000 8 100 1000 100 >/dev/null
+lab_is "100 0" "$(ctl --json why 10.20.0.15 203.0.113.11 | jq '[.pairs[].packets] | add') $(ctl --json status | jq .unseen_packets)" "packets are judged"
+echo 'mistake: 1' >>"$LAB_DIR/egressd.yaml"
+kill -s "$restart_signal" "$(lab_pid egressd)"
+lab_wait 10 lab_ended egressd && ok "a restart with a broken file ends" || not_ok "a restart with a broken file"
+grep -q 'no successor could start' "$LAB_DIR/egressd.log" && ok "and says so" || not_ok "without a word"
+lab_is "" "$(in_ns gw nft list tables | grep egressd)" "and leaves no table behind"
+sed -i '/^mistake/d' "$LAB_DIR/egressd.yaml"
+lab_start egressd gw "$EGRESSD_BUILD/tests/live/fd_store" "$patience" "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
+lab_wait 10 ready 1 || not_ok "it does not start again"
 lab_stop egressd TERM 10
 lab_is "" "$(in_ns gw nft list tables | grep egressd)" "stop leaves no table"
 lab_done
