@@ -2,6 +2,7 @@
 # lease_foreign.sh - leases in a table without an owner, as old kernels have it: another admin raises a quota, deletes an element, the
 # element and its object, the counter. Noticed within a second, told, the budget exceeded by no more than what flows until then, and
 # that is charged. (Where the table is owned nobody else can: lease.sh.)
+# Seconds: 58
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

@@ -1,6 +1,7 @@
 #!/bin/bash
 # lease_others.sh - what other admins do to leases while they pass packets: quotas reset, the ruleset flushed just below a limit, marks
 # forged by a local sender. A limit is passed by no more than what flows until it is noticed, under a second, and it is told.
+# Seconds: 63
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

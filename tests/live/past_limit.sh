@@ -3,6 +3,7 @@
 # byte more, and a burst from a quiet subject is not stopped before 99 % of it (limits from 20 MB on). IPv4 and IPv6, TCP and UDP,
 # push and pull, 1 and 32 connections over 8 ports, super-packets on and off: pair rules in all of these ways, host and group rules in
 # all but for the connections, 1 or 32 each.
+# Seconds: 85
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

@@ -1,6 +1,7 @@
 #!/bin/bash
 # steady.sh - senders that never pause, against a window of a minute whose oldest bucket (5 s) is counted whole: one that stays below the
 # limit in 65 s is never stopped; one that stays below it in 60 s alone may be, and not before a limit's bytes have left. Real time.
+# Seconds: 83
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
