@@ -76,9 +76,9 @@ says "when, to the second" '^  first seen [0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0
 lab_is "egress.finding/1 $id" "$(ctl --json explain "$id" | jq -r '.finding | "\(.schema) \(.incident_id)"')" "its schema, and the incident that its alerts name"
 says "which is shown" '^  incident [0-9a-f]{16}$' ctl explain "$id"
 says "blocks" '^file01 -> 203.0.113.9' ctl blocks
-says "clock times say the policy's zone, and by default that is UTC" ' until [0-9:]+ UTC ' env TZ=America/New_York "$EGRESSD_BUILD/egressctl" \
+says "clock times say the policy's zone, and by default that is UTC" ' until ([0-9]+ [A-Z][a-z]+ )?[0-9:]+ UTC ' env TZ=America/New_York "$EGRESSD_BUILD/egressctl" \
 	--socket "$LAB_DIR/run/control.sock" findings
-grep -q 'alert high: file01 -> 203.0.113.9 .* blocked until [0-9:]* UTC' "$LAB_DIR/egressd.log" && ok "so does the log" ||
+grep -qE 'alert high: file01 -> 203.0.113.9 .* blocked until ([0-9]+ [A-Z][a-z]+ )?[0-9:]+ UTC' "$LAB_DIR/egressd.log" && ok "so does the log" ||
 	not_ok "no zone in the log: $(grep 'alert high' "$LAB_DIR/egressd.log" | head -1)"
 lab_is 2 "$(ctl --json why file01 | jq '.pairs | length')" "one host, both its families"
 code "debug check" 0 ctl debug check
