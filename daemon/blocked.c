@@ -301,6 +301,7 @@ struct sync {
 	struct mono now;
 	bool begun, ended;	/* some block did */
 	bool all;		/* every element goes */
+	bool failed;		/* an element of a service */
 	struct block_list add, del;
 	struct owners gone;	/* elements that were deleted in this review */
 };
@@ -384,8 +385,7 @@ static void flush_blocks(struct sync *s)
 			continue;
 		enforce_worry(s->e, HEALTH_RULES_FAILED);
 		log_error("blocked sets: %s; blocks hold in the queue%s", strerror(-r), r == -ENFILE ? "" : ", and the sets are tried again");
-		if (services && r != -ENFILE && !s->all)
-			begin_anew(s->e, s->now);
+		s->failed = s->failed || (services && r != -ENFILE);
 	}
 	if (!s->all && owners_add(&s->gone, &s->del, 0) < 0)
 		log_notice("no memory: blocks that share elements with ended ones are the engine's");
@@ -507,6 +507,8 @@ void blocked_review(struct engine *e, struct mono now)
 	judge_review(&e->judge, now, block_changed, &s);
 	flush_blocks(&s);
 	announce_others(&s);
+	if (s.failed)	/* after the review: what ended in it had to be seen as announced */
+		begin_anew(e, now);
 	if (s.ended)
 		answers_forget(e, now);
 	if (s.begun)
