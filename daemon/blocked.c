@@ -449,7 +449,7 @@ static int refused_in_kernel(void *ctx, const struct rules_block *b, uint64_t pa
 	return 0;
 }
 
-/* And to the pair that crossed, where the subject is one pair: its classes cannot be told apart in the kernel. */
+/* And to the pair that crossed, where the subject is one pair: an element of all of it does not tell its classes apart. */
 static void refused_of_pair(struct engine *e, uint32_t account, uint64_t bytes)
 {
 	uint32_t pair = e->area.account_cold[account].pair;

@@ -27,6 +27,7 @@
 #include "proto.h"
 #include "rules.h"
 #include "snapshot.h"
+#include "supervisor_kept.h"
 
 #define QUEUE_RCVBUF (64U << 20)
 #define EARLY_DEATHS 5		/* one after the other before READY, each within EARLY_S of its start: give up */
@@ -64,44 +65,6 @@ struct supervisor {
 };
 
 /* ---- what must outlive the children ---- */
-
-static void store(int fd, const char *name)
-{
-	char state[64];
-
-	snprintf(state, sizeof(state), "FDSTORE=1\nFDNAME=%s", name);
-	if (sd_pid_notify_with_fds(0, 0, state, &fd, 1) < 0)
-		log_warning("service manager did not take descriptor %s: %s", name, strerror(errno));
-}
-
-static void unstore(const char *name)
-{
-	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
-}
-
-/* Takes the descriptor that the service manager kept under this name; -ENOENT. */
-static int stored(char **names, int n, const char *name)
-{
-	for (int i = 0; i < n; i++)
-		if (names && strcmp(names[i], name) == 0) {
-			int fd = child_lift(SD_LISTEN_FDS_START + i);
-
-			names[i][0] = '\0';
-			return fd;
-		}
-	return -ENOENT;
-}
-
-/* Whatever else was kept: queues of other numbers, or of a table that does not fit. */
-static void let_go(char **names, int n)
-{
-	for (int i = 0; names && i < n; i++)
-		if (names[i][0]) {
-			close(SD_LISTEN_FDS_START + i);
-			unstore(names[i]);
-			names[i][0] = '\0';
-		}
-}
 
 static void take_rules_out(int owner, int keep);
 
@@ -196,7 +159,7 @@ static int new_area(const struct config *c)
 
 static int open_area(struct supervisor *s, char **names, int n)
 {
-	int fd = stored(names, n, "area");
+	int fd = kept_take(names, n, "area");
 
 	if (fd >= 0 && area_fits(fd, &s->config)) {
 		s->area = fd;
@@ -207,12 +170,12 @@ static int open_area(struct supervisor *s, char **names, int n)
 	if (fd >= 0) {
 		log_notice("the kept table is of another layout or size; starting from the snapshot");
 		close(fd);
-		unstore("area");
+		kept_drop("area");
 		/* The new one knows nothing of the packets that wait in the queues, nor of counts and blocks in the kernel. */
-		take_rules_out(stored(names, n, NFT_OWNER), stored(names, n, NFT_KEEP));
-		unstore(NFT_OWNER);
-		unstore(NFT_KEEP);
-		let_go(names, n);
+		take_rules_out(kept_take(names, n, NFT_OWNER), kept_take(names, n, NFT_KEEP));
+		kept_drop(NFT_OWNER);
+		kept_drop(NFT_KEEP);
+		kept_drop_rest(names, n);
 	}
 	s->area = new_area(&s->config);
 	if (s->area < 0) {
@@ -223,13 +186,13 @@ static int open_area(struct supervisor *s, char **names, int n)
 	s->snapshot = snapshot_open(s->config.state_dir);
 	if (s->snapshot >= 0)
 		s->snapshot = child_lift(s->snapshot);
-	store(s->area, "area");
+	kept_give(s->area, "area");
 	return 0;
 }
 
 static int kept_socket(char **names, int n, const char *name)
 {
-	int fd = stored(names, n, name);
+	int fd = kept_take(names, n, name);
 
 	if (fd >= 0)
 		return fd;
@@ -241,7 +204,7 @@ static int kept_socket(char **names, int n, const char *name)
 	}
 	fd = child_lift(fd);
 	if (fd >= 0)
-		store(fd, name);
+		kept_give(fd, name);
 	return fd < 0 ? -EMFILE : fd;
 }
 
@@ -276,15 +239,18 @@ static int pair_of_sockets(int *a, int *b)
 static int open_all(struct supervisor *s)
 {
 	char **names = NULL;
-	int n = sd_listen_fds_with_names(1, &names), r;
+	int n = sd_listen_fds_with_names(1, &names), restart, r;
 
 	s->snapshot = -1;
 	s->config_fd = sealed_config(&s->config);
 	s->bell = child_lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-	s->policy = stored(names, n, "policy");
-	s->restarted = stored(names, n, RESTART) >= 0;
-	if (s->restarted)
-		unstore(RESTART);
+	s->policy = kept_take(names, n, "policy");
+	restart = kept_take(names, n, RESTART);
+	s->restarted = restart >= 0;
+	if (s->restarted) {
+		close(restart);
+		kept_drop(RESTART);
+	}
 	r = s->config_fd < 0 || s->bell < 0 ? -EMFILE : open_area(s, names, n);
 	if (r == 0)
 		r = open_kernel(s, names, n);
@@ -292,7 +258,7 @@ static int open_all(struct supervisor *s)
 		r = pair_of_sockets(&s->peer[ENGINE], &s->peer[RELAY]);
 	for (int i = 0; r == 0 && i < ROLES; i++)
 		r = pair_of_sockets(&s->child[i].ours, &s->child[i].theirs);
-	let_go(names, n);
+	kept_drop_rest(names, n);
 	for (int i = 0; i < n; i++)
 		free(names[i]);
 	free(names);
@@ -382,11 +348,11 @@ static void keep_policy(struct supervisor *s, int fd)
 {
 	if (s->policy >= 0) {
 		close(s->policy);
-		unstore("policy");
+		kept_drop("policy");
 	}
 	s->policy = child_lift(fd);
 	if (s->policy >= 0)
-		store(s->policy, "policy");
+		kept_give(s->policy, "policy");
 }
 
 static void hear(struct supervisor *s, enum child_role role)
@@ -476,7 +442,7 @@ static void stop(struct supervisor *s, bool remove)
 	if (remove)
 		take_rules_out(s->owner, s->keep);
 	else
-		store(s->bell, RESTART);
+		kept_give(s->bell, RESTART);
 }
 
 static void take_rules_out(int owner, int keep)
