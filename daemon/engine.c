@@ -145,6 +145,7 @@ static void run(struct engine *e, int timer, int sigfd)
 		{ .fd = sigfd, .events = POLLIN },
 		{ .fd = e->watch, .events = POLLIN },
 		{ .fd = e->lease_wake, .events = POLLIN },
+		{ .fd = e->lease_grace, .events = POLLIN },
 	};
 	uint64_t n;
 
@@ -167,7 +168,9 @@ static void run(struct engine *e, int timer, int sigfd)
 			return;
 		}
 		if (p[6].revents && read(e->lease_wake, &n, sizeof(n)) == sizeof(n))
-			leases_review(e);	/* first: packets may wait for it */
+			leases_review(e);	/* first: packets may wait for it, and who begins again is waked */
+		if (p[7].revents && read(e->lease_grace, &n, sizeof(n)) == sizeof(n))
+			leases_grace_over(e);
 		if (p[5].revents && enforce_watch(e, clock_mono()))
 			(void)eventfd_write(FD_BELL, 1);
 		if (p[0].revents & POLLHUP)
@@ -367,6 +370,11 @@ int engine_main(void)
 			log_error("worker thread: %s", strerror(r));
 			return EXIT_FAILURE;
 		}
+	}
+	r = leases_start(&e);
+	if (r < 0) {
+		log_error("thread for leases: %s", strerror(-r));
+		return EXIT_FAILURE;
 	}
 	if (e.policy) {
 		enforce_start(&e);

@@ -77,6 +77,7 @@ struct engine {
 	_Atomic uint32_t lease_asked, recall_asked;	/* a worker has woken the main thread for them */
 	_Atomic uint32_t lease_epoch;	/* rises with every recall that is done */
 	int lease_wake;			/* eventfd: workers to main thread */
+	int lease_grace;		/* eventfd: the thread that waits for the kernel to main thread */
 	uint32_t allows;		/* in force at the last review */
 	unsigned nworkers;
 	struct engine_worker worker[AREA_WORKERS];

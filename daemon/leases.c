@@ -1,4 +1,5 @@
-/* leases.c - the workers' notes, grants, and the second's look; leases_end.c has the way back. See leases.h for the contract. */
+/* leases.c - the workers' notes, grants, and the second's look; leases_end.c has the way back, leases_sleep.c the idle. See leases.h for the
+ * contract. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,7 +141,7 @@ static void raise_all(struct engine *e)
 		s->live[slot].wanted = false;
 		if (granted)
 			count(s->live[slot].fresh ? &e->area.h->lease_grants : &e->area.h->lease_raises, 1);
-		if (granted || is_worth_it(e, slot)) {
+		if (granted || s->live[slot].asleep || is_worth_it(e, slot)) {
 			s->granted++;
 			v[n++] = lease_in_kernel(e, slot);
 		} else if (s->live[slot].fresh) {
@@ -155,8 +156,11 @@ static void raise_all(struct engine *e)
 		leases_end_all(e);
 		return;
 	}
-	for (unsigned i = 0; i < n; i++)
-		s->live[v[i].slot].fresh = s->live[v[i].slot].depleted = false;
+	for (unsigned i = 0; i < n; i++) {
+		struct live *x = &s->live[v[i].slot];
+
+		x->fresh = x->depleted = x->idle = x->asleep = false;
+	}
 	for (unsigned i = 0; i < nnear; i++)
 		if (e->area.account_cold[near_end[i]].outstanding)
 			leases_add_account(e, near_end[i]);
@@ -202,7 +206,9 @@ static void refill(struct engine *e, uint32_t slot, struct mono now)
 
 	if (v->wanted || v->fresh)
 		return;
-	v->depleted = true;
+	v->depleted = !v->asleep;
+	if (v->asleep)
+		v->stale_ns = 0;
 	if (lease_settle_now(e, slot, now) == 0)
 		measure(e, slot, now);
 	want(e, slot, v->rate);
@@ -307,7 +313,7 @@ int leases_due_ms(const struct engine *e)
 
 /* ---- the second ---- */
 
-/* True: it is to end. */
+/* True: it is to end. It may be idle instead. */
 static bool look_at(struct engine *e, uint32_t slot, struct mono now)
 {
 	const struct lease *l = &e->area.lease[slot];
@@ -323,14 +329,15 @@ static bool look_at(struct engine *e, uint32_t slot, struct mono now)
 		v->stale_ns = 0;
 	else if (!v->stale_ns)
 		v->stale_ns = now.ns;
-	return v->stale_ns && now.ns - v->stale_ns >= STALE_NS && !begins;
+	v->idle = v->stale_ns && now.ns - v->stale_ns >= STALE_NS && !begins;
+	return false;
 }
 
 static bool is_low(const struct engine *e, uint32_t slot)
 {
 	const struct lease *l = &e->area.lease[slot];
 
-	return l->granted - l->settled < e->leases->live[slot].rate * LEASE_S / 2;
+	return !e->leases->live[slot].asleep && l->granted - l->settled < e->leases->live[slot].rate * LEASE_S / 2;
 }
 
 /* One is not in the last dump. */
@@ -367,6 +374,7 @@ void leases_second(struct engine *e)
 		if (lease_is_open(e, i) && look_at(e, i, now))
 			leases_add_end(e, i);
 	leases_end(e);
+	leases_sleep(e);
 	if (s->low >= LEASE_SLOTS)
 		s->low = 0;
 }

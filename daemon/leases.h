@@ -8,16 +8,18 @@
  *                  costs 3.2 us a second (tests/bench/leases.sh: 3.2 % of a core for 9,950), a packet in the queue 5.9 us more than
  *                  a leased one (paths.sh flows): it pays from 0.6 packets a second on.
  * [M3] Ends        at once: policy, decision or block that concerns it, an account that runs short. At the second's look: what is
- *                  spent, whose allow or contract ends within LEASE_LAST_S, what others tampered with, what rules pay although a
- *                  contract has room again, or has had 30 s of its rate and more out for 10 s (idle ones are that) and
- *                  does not begin again just then.
+ *                  spent, whose allow or contract ends within LEASE_LAST_S, what others tampered with, and what rules pay although
+ *                  a contract has room again.
+ * [M7] Sleeps      what has had 30 s of its rate and more out for 10 s and does not begin again just then falls asleep: the kernel
+ *                  passes nothing on it, its credit stays charged, and a thread waits for the kernel's grace period. Who begins
+ *                  again meanwhile is waked by the next hint, with what is left; the rest ends. So nobody waits for idle ones.
  * [M4] Held        packets of an account that runs short while credit is out wait for the recall, LEASE_HOLD_MS at most, and are judged
  *                  again (NF_REPEAT); their ids are in the area, so a killed engine's successor repeats them. A recall that takes
  *                  longer has them refused, but nothing blocked for a second (LEASE_HOLDS).
  * [M5] Restart     a new engine ends what it finds: the kernel's counters settle it, the rest is returned, and the busy are leased again.
  * [M6] Bounded     LEASE_SLOTS at most; RULES_LEASES a transaction; the second's work is one dump and a few steps a lease, then
  *                  one transaction of raises at a time: commands, and packets that wait, come between.
- * Threads          leases_note() by workers, all else by the main thread.
+ * Threads          leases_note() by workers, all else by the main thread; one more waits for grace periods [M7] and touches nothing.
  */
 #pragma once
 
@@ -51,6 +53,8 @@ struct leases *leases_new(void);
 bool leases_note(struct engine_worker *w, const struct judge_packet *v);
 
 /* Main thread. */
+int leases_start(struct engine *e) MUST_CHECK;	/* [M7] its thread; e->lease_grace is readable when a grace period is over */
+void leases_grace_over(struct engine *e);
 void leases_review(struct engine *e);		/* after a wake, when rules_disturbed() was asked, and when due */
 int leases_due_ms(const struct engine *e);	/* for poll(2); -1: nothing waits */
 void leases_second(struct engine *e);

@@ -7,7 +7,8 @@
 #include "leases_internal.h"
 #include "log.h"
 
-#define DUMP_FROM    32			/* leases to settle: one dump is cheaper than that many questions */
+#define DUMP_FROM    32			/* leases to settle: one dump is cheaper than that many questions, */
+#define DUMP_SHARE   8			/* unless most of it is about others */
 #define FORGET_AFTER (20 * NS_PER_MS)	/* thousands of objects keep a processor busy that the answer's way needs */
 #define FORGET_AGAIN (100 * NS_PER_MS)
 
@@ -22,7 +23,7 @@ struct rules_lease lease_in_kernel(const struct engine *e, uint32_t slot)
 	const struct live *v = &e->leases->live[slot];
 
 	return (struct rules_lease){ .key = l->key, .slot = slot, .generation = l->generation,
-				     .quota = l->granted + v->sent_on, .fresh = v->fresh };
+				     .quota = l->granted + v->sent_on, .fresh = v->fresh, .asleep = v->asleep };
 }
 
 /* ---- settle ---- */
@@ -184,10 +185,12 @@ static int settle_and_close(struct engine *e)
 {
 	const struct leases *s = e->leases;
 	const struct mono now = clock_mono();
-	int r = s->nending < DUMP_FROM ? 0 : leases_settle(e);
+	const uint32_t live = atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed);
+	const bool dump = s->nending >= MAX_OF(DUMP_FROM, live / DUMP_SHARE);
+	int r = dump ? leases_settle(e) : 0;
 
 	for (unsigned i = 0; r == 0 && i < s->nending; i++) {
-		if (s->nending < DUMP_FROM)
+		if (!dump)
 			r = lease_settle_now(e, s->ending[i], now);
 		else if (!s->live[s->ending[i]].seen)
 			lost(e, s->ending[i], now);
@@ -216,20 +219,19 @@ static int in_lots(struct engine *e, int (*call)(struct rules *r, const struct r
 	return r;
 }
 
-void leases_end(struct engine *e)
+static void failed_one(struct engine *e, int error)
+{
+	log_notice("leases: %s; all of them are ended", strerror(-error));
+	leases_end_all(e);
+}
+
+void leases_ended(struct engine *e)
 {
 	struct leases *s = e->leases;
-	int r;
+	const int r = settle_and_close(e);
 
-	if (s->nending == 0)
-		return;
-	r = in_lots(e, rules_lease_end);
-	rules_lease_grace();
-	if (r == 0)
-		r = settle_and_close(e);
 	if (r < 0) {
-		log_notice("leases: %s; all of them are ended", strerror(-r));
-		leases_end_all(e);
+		failed_one(e, r);
 		return;
 	}
 	if (in_lots(e, rules_lease_forget) < 0)
@@ -238,6 +240,20 @@ void leases_end(struct engine *e)
 		lease_drop(e, s->ending[i]);
 	recalled(e, s->nending);
 	s->nending = 0;
+}
+
+void leases_end(struct engine *e)
+{
+	int r;
+
+	if (e->leases->nending == 0)
+		return;
+	r = in_lots(e, rules_lease_end);
+	rules_lease_grace();
+	if (r < 0)
+		failed_one(e, r);
+	else
+		leases_ended(e);
 }
 
 void leases_add_end(struct engine *e, uint32_t slot)

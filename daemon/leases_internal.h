@@ -1,4 +1,4 @@
-/* leases_internal.h - what leases.c (who gets one) and leases_end.c (settling, and the way back) share. */
+/* leases_internal.h - what leases.c (who gets one), leases_end.c (settling, and the way back) and leases_sleep.c (the idle) share. */
 #pragma once
 
 #include "engine.h"
@@ -11,6 +11,8 @@ struct live {			/* of an open lease: what a restart need not know */
 	uint64_t mark_ns, mark_bytes;	/* rate is measured from: the pair's bytes then, those in the queue included */
 	uint64_t stale_ns;	/* since when more is out than STALE_S of its rate; 0: it is not */
 	bool fresh;		/* not in the kernel yet */
+	bool idle;		/* at the last look: it is to fall asleep */
+	bool asleep;		/* without its element, with all else */
 	uint64_t used;		/* scratch of a raise; 0: not read */
 	bool depleted;		/* since its last raise */
 	bool wanted;		/* in want[] */
@@ -28,6 +30,7 @@ struct leases {
 	unsigned nending;
 	unsigned nforeign;	/* elements that are no lease of ours, in the last dump, and what passed by them */
 	uint64_t foreign_bytes;
+	bool grace;		/* one is waited for: those asleep began to be before it did, and no others */
 	bool closing;		/* the dump under way is of leases that have all ended */
 	bool inherited;		/* those that are open were an engine's before this one */
 	bool leftover;		/* counters of ended leases may be in the kernel: an engine's before this one, or a forget failed */
@@ -50,6 +53,8 @@ int lease_settle_now(struct engine *e, uint32_t slot, struct mono now) MUST_CHEC
 void leases_add_end(struct engine *e, uint32_t slot);
 void leases_add_account(struct engine *e, uint32_t account);	/* it ran short, or is about to: all that it pays for, and none for a second */
 void leases_end(struct engine *e);	/* those that were added */
+void leases_ended(struct engine *e);	/* the same, when no packet is on them any more */
+void leases_sleep(struct engine *e);	/* some of the idle */
 /* What an end of all left, thousands of elements and objects: not while somebody waits for its answer, but before anything is granted or read.
  * False: not yet, nor may that. */
 bool leases_forget(struct engine *e);

@@ -187,21 +187,19 @@ int rules_lease_put(struct rules *r, const struct rules_lease *v, size_t n)
 		const struct nft_elem e = elem_of(&v[i].key, name_of(&v[i], name));
 
 		nft_quota_put(&b, TABLE, name, v[i].quota, "lease: quota");
-		if (!v[i].fresh)
-			continue;
-		nft_elems_add(&b, TABLE, &set[form], &e, 1, "lease: counter");
-		nft_elems_add(&b, TABLE, &map[form], &e, 1, "lease: element");
+		if (v[i].fresh)
+			nft_elems_add(&b, TABLE, &set[form], &e, 1, "lease: counter");
+		if (v[i].fresh || v[i].asleep)
+			nft_elems_add(&b, TABLE, &map[form], &e, 1, "lease: element");
 	}
 	return nft_batch_commit(&b, &what);
 }
 
-static void delete_elements(struct nft_batch *b, const struct nft_set_spec *of, const struct rules_lease *v, size_t n)
+static void delete_element(struct nft_batch *b, const struct nft_set_spec *of, const struct rules_lease *l)
 {
-	for (size_t i = 0; i < n; i++) {
-		const struct nft_elem e = elem_of(&v[i].key, NULL);
+	const struct nft_elem e = elem_of(&l->key, NULL);
 
-		nft_elems_del(b, TABLE, &of[form_of(&v[i].key)], &e, 1, "lease: end");
-	}
+	nft_elems_del(b, TABLE, &of[form_of(&l->key)], &e, 1, "lease: end");
 }
 
 int rules_lease_end(struct rules *r, const struct rules_lease *v, size_t n)
@@ -210,7 +208,9 @@ int rules_lease_end(struct rules *r, const struct rules_lease *v, size_t n)
 	const char *what;
 
 	nft_batch_begin(&b, &r->owner);
-	delete_elements(&b, map, v, n);
+	for (size_t i = 0; i < n; i++)
+		if (!v[i].asleep)
+			delete_element(&b, map, &v[i]);
 	return nft_batch_commit(&b, &what);
 }
 
@@ -221,9 +221,10 @@ int rules_lease_forget(struct rules *r, const struct rules_lease *v, size_t n)
 	const char *what;
 
 	nft_batch_begin(&b, &r->owner);
-	delete_elements(&b, set, v, n);
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		delete_element(&b, set, &v[i]);
 		nft_quota_del(&b, TABLE, name_of(&v[i], name), "lease: quota");
+	}
 	return nft_batch_commit(&b, &what);
 }
 

@@ -33,9 +33,10 @@ struct rules_lease {
 	uint64_t generation;
 	uint64_t quota;		/* bytes, absolute */
 	bool fresh;		/* not in the kernel yet */
+	bool asleep;		/* in the kernel, but for its element of the map */
 };
 
-int rules_lease_put(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* add, or raise in place */
+int rules_lease_put(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* add, or raise in place; or wake */
 int rules_lease_end(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* -ENOENT: one was not there, none is ended */
 int rules_lease_forget(struct rules *r, const struct rules_lease *v, size_t n) MUST_CHECK;	/* counters and objects */
 

@@ -10,7 +10,8 @@
  *                                 (one a worker and kill, or what a refusal had not given back yet).
  *
  * Each of these leaves out one rule of the contracts and must be found to break it: NO_GRACE, NO_SECOND_LOOK, NO_BARRIER,
- * NO_COUNT_BARRIER, COUNT_FIRST, RELATIVE_STEP, NO_RETURN, NO_UNDO, ONE_SHARE. lease_model.sh runs all of them.
+ * NO_COUNT_BARRIER, COUNT_FIRST, RELATIVE_STEP, NO_RETURN, NO_UNDO, ONE_SHARE, SLEEP_NO_WAIT, SLEEP_WAKED, SLEEP_ANY. lease_model.sh runs all
+ * of them.
  */
 #ifndef LIMIT
 #define LIMIT	4
@@ -33,6 +34,9 @@
 #ifndef END_ALL
 #define END_ALL	0	/* while running, too, as when the policy changes */
 #endif
+#ifndef SLEEPS
+#define SLEEPS	0	/* times that the lease is idle */
+#endif
 #ifndef LIMIT2
 #define LIMIT2	LIMIT
 #endif
@@ -49,6 +53,8 @@ byte to_share, to_granted, to_settled, to_outstanding, to_leased;
 /* the kernel's: element, quota object, counter, whether the chain asks leases; packets amid the rules */
 bool element, asks = true;
 byte quota, used, counter, amid;
+/* its grace period that the main thread is told of: packets that are amid yet since it was asked for */
+byte waits;
 /* struct area_worker: the slot of the packet in hand */
 mtype = { FREE, RECEIVED, PASS };
 mtype slot[WORKERS] = FREE;
@@ -171,7 +177,7 @@ proctype kernel() {
 			:: hit -> d_step { counter++; let_pass(); assert(counter <= granted) }
 			:: else -> queue[0]++
 			fi;
-			d_step { amid--; hit = false }
+			d_step { amid--; waits = 0; hit = false }
 		:: else -> queue[1]++
 		fi
 	:: left == 0 -> break
@@ -276,7 +282,7 @@ inline stands_now() {
 /* is_to_count(): a raise may go without, sent_on is what it was */
 inline to_count() {
 	if
-	:: !fresh -> counts = true
+	:: !fresh && !asleep -> counts = true
 	:: counts = false
 	fi
 }
@@ -293,7 +299,7 @@ inline grant() {
 		d_step { seen_used = 0; counts = false }
 		if
 		:: fresh -> open = false
-		:: else
+		:: else -> wake()
 		fi
 	:: else ->
 		if
@@ -320,15 +326,51 @@ inline grant() {
 		stands = true;
 #endif
 		if
-		:: stands -> d_step { quota = granted + sent_on; element = true; fresh = false; stands = false; more = 0 }
+		:: stands -> d_step { quota = granted + sent_on; element = true; asleep = false; fresh = false; stands = false; more = 0 }
 		:: else ->
 			d_step { granted = granted - more; more = 0 }
 			step();
 			if
 			:: fresh -> open = false
-			:: else
+			:: else -> wake()
 			fi
 		fi
+	fi
+}
+
+/* leases_sleep(), leases_grace_over(): without waiting for it; who is waked meanwhile goes on. */
+inline sleep() {
+	d_step {
+		element = false; asleep = true; sleeps--;
+		waits = (pending -> waits : amid);
+		pending = true
+	}
+}
+
+inline wake() {
+	d_step {
+		if
+		:: asleep -> element = true; asleep = false
+		:: else
+		fi
+	}
+}
+
+inline grace_over() {
+	pending = false;
+	if
+#ifdef SLEEP_WAKED
+	:: open ->
+#else
+	:: open && asleep ->
+#endif
+		count = counter;
+		settle_to(count);
+		count = 0;
+		granted = settled;
+		step();
+		d_step { open = false; element = false; asleep = false }
+	:: else
 	fi
 }
 
@@ -350,7 +392,7 @@ inline recall() {
 	step();
 #endif
 	open = false;
-	element = false;
+	d_step { element = false; asleep = false };
 	asks = true
 }
 
@@ -401,12 +443,12 @@ inline recover() {
 }
 
 inline forget() {
-	fresh = false; counts = false; sent_on = 0; head = 0; more = 0; count = 0; seen_used = 0; seen = false; stands = false; i = 0
+	fresh = false; asleep = false; pending = false; waits = 0; counts = false; sent_on = 0; head = 0; more = 0; count = 0; seen_used = 0; seen = false; stands = false; i = 0
 }
 
 proctype main_thread() {
-	byte grants = GRANTS, head, more, count, seen_used, sent_on, i;
-	bool fresh, counts, seen, stands;
+	byte grants = GRANTS, sleeps = SLEEPS, head, more, count, seen_used, sent_on, i;
+	bool fresh, asleep, pending, counts, seen, stands;
 
 	do
 	:: {
@@ -426,6 +468,17 @@ proctype main_thread() {
 			grant()
 		:: open && grants > 0 -> grants--; grant()
 		:: open -> recall()
+#ifdef SLEEP_ANY
+		:: open && !asleep && sleeps > 0 -> sleep()
+#else
+		:: open && !asleep && sleeps > 0 && !pending -> sleep()
+#endif
+		:: open && asleep -> wake()
+#ifdef SLEEP_NO_WAIT
+		:: pending -> grace_over()
+#else
+		:: pending && waits == 0 -> grace_over()
+#endif
 		:: !open && done[0] && done[1] && kernel_done -> goto out
 		od
 	} unless { dead };

@@ -40,6 +40,7 @@ finds() { # RULE DEFINE...
 killed=(-DLIMIT=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1 -DKILLS=1)
 raised=(-DLIMIT=3 -DQUEUED=0 -DLEASED=3 -DGRANTS=2)
 both=(-DLIMIT=3 -DQUEUED=1 -DLEASED=2 -DGRANTS=2 -DKILLS=0)
+idle=(-DLIMIT=2 -DQUEUED=1 -DLEASED=2 -DGRANTS=1 -DSLEEPS=2)
 two=(-DACCOUNTS=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1)
 holds "a kill after any step, all ended by one rule" "${killed[@]}" -DEND_ALL=1
 holds "raised and recalled, three leased packets, a kill after any step" "${raised[@]}" -DKILLS=1
@@ -47,6 +48,11 @@ holds "two workers beside two grants" "${both[@]}"
 holds "two accounts, the first is the tighter, a kill after any step" -DLIMIT=1 -DLIMIT2=2 "${two[@]}" -DKILLS=1
 holds "two accounts, the second is the tighter, raised and recalled, a kill after any step" \
 	-DACCOUNTS=2 -DLIMIT=3 -DLIMIT2=2 -DQUEUED=0 -DLEASED=2 -DGRANTS=2 -DKILLS=1
+holds "asleep, waked and asleep again" "${idle[@]}" -DKILLS=0
+holds "asleep and waked, a kill after any step" "${killed[@]}" -DSLEEPS=1
+for rule in SLEEP_NO_WAIT SLEEP_WAKED SLEEP_ANY; do
+	finds $rule "${idle[@]}" -DKILLS=0
+done
 for rule in NO_GRACE NO_SECOND_LOOK NO_BARRIER RELATIVE_STEP NO_RETURN; do
 	finds $rule "${killed[@]}"
 done
