@@ -203,7 +203,7 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 		return r;
 	}
 	if (!rules_stand)	/* they spend by the old one's accounts; none is granted until the new one is in force */
-		leases_end_all(e);
+		leases_end_touched(e, &p->view);
 	if (!rules_stand)	/* else a dead engine's stand, announced by none of ours, until enforce_start() */
 		blocked_forget(e);
 	/* Release: pairs with rcu_dereference() in worker.c. */

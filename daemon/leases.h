@@ -59,7 +59,8 @@ void leases_review(struct engine *e);		/* after a wake, when rules_disturbed() w
 int leases_due_ms(const struct engine *e);	/* for poll(2); -1: nothing waits */
 void leases_second(struct engine *e);
 void leases_go_on(struct engine *e);		/* at the end of each turn of the loop: the next transaction of what the second's look began */
-void leases_end_all(struct engine *e);		/* policy, decisions, stop, a table that was removed; at start [M5] */
+void leases_end_all(struct engine *e);		/* stop, a table that was removed; at start [M5] */
+void leases_end_touched(struct engine *e, const struct policy *next);	/* before that is in force: those that it judges otherwise */
 void leases_end_between(struct engine *e, const struct prefix *src, const struct prefix *dst);	/* a decision; dst of length 0: anywhere */
 void leases_end_spent(struct engine *e);	/* accounts were blocked */
 uint64_t leases_outstanding(const struct engine *e);	/* of all accounts */

@@ -11,6 +11,7 @@
 #define DUMP_SHARE   8			/* unless most of it is about others */
 #define FORGET_AFTER (20 * NS_PER_MS)	/* thousands of objects keep a processor busy that the answer's way needs */
 #define FORGET_AGAIN (100 * NS_PER_MS)
+#define TOUCHED_MAX  512		/* ended one by one: more take longer than the end of all, and somebody waits */
 
 bool lease_is_open(const struct engine *e, uint32_t slot)
 {
@@ -287,9 +288,24 @@ void leases_end_spent(struct engine *e)
 void leases_end_between(struct engine *e, const struct prefix *src, const struct prefix *dst)
 {
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
-		if (lease_is_open(e, i) && lease_is_between(&e->area, i, src, dst))
+		if (lease_is_open(e, i) && lease_is_between(&e->area.lease[i].key, src, dst))
 			leases_add_end(e, i);
 	leases_end(e);
+}
+
+void leases_end_touched(struct engine *e, const struct policy *next)
+{
+	struct leases *s = e->leases;
+
+	const bool all = s->due || !e->policy;
+
+	for (uint32_t i = 0; !all && s->nending <= TOUCHED_MAX && i < LEASE_SLOTS; i++)
+		if (lease_is_open(e, i) && !lease_is_untouched(&e->area.lease[i].key, &e->policy->view, next))
+			leases_add_end(e, i);
+	if (all || s->nending > TOUCHED_MAX)
+		leases_end_all(e);
+	else
+		leases_end(e);
 }
 
 uint64_t leases_outstanding(const struct engine *e)

@@ -2,94 +2,9 @@
 #include "lender.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
 
 #include "judge_internal.h"
-
-static bool has_ports(uint8_t proto)
-{
-	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_DCCP || proto == IPPROTO_SCTP ||
-	       proto == IPPROTO_UDPLITE;
-}
-
-struct lease_hint lease_hint_of(const struct judge_packet *v)
-{
-	struct lease_hint h = { .pair = v->pair };
-
-	if (v->opener == OPENER_UNKNOWN || v->p.notes & PACKET_NO_PORTS || !has_ports(v->p.proto))
-		return h;
-	h.opener = v->opener;
-	h.proto = v->p.proto;
-	h.port = v->opener == OPENER_OUTSIDE ? v->p.sport : v->p.dport;
-	return h;
-}
-
-static bool same_bits(const struct policy_bits *a, const struct policy_bits *b)
-{
-	return memcmp(a, b, sizeof(*a)) == 0;
-}
-
-/* Whose addresses policy_match() is asked about. */
-struct ends {
-	const struct policy_src *src;
-	const struct policy_dst *dst;
-};
-
-/* Every class of the pair is judged by the same rules. By an exit's device nothing is leased: those classes are not asked. */
-static bool all_alike(const struct policy *p, const struct ends *e)
-{
-	const uint32_t step = p->h->nexits + 1;
-	struct policy_bits first, bits;
-
-	policy_match(p, e->src, e->dst, 0, 0, &first);
-	for (uint32_t c = step; c < p->h->nclasses; c += step) {
-		policy_match(p, e->src, e->dst, c, 0, &bits);
-		if (!same_bits(&first, &bits))
-			return false;
-	}
-	return true;
-}
-
-static bool has_row_of_its_own(const uint8_t in[16])
-{
-	return memcmp(in, pair_gateway.b, 16) != 0 && memcmp(in, pair_unlisted.b, 16) != 0;
-}
-
-int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_key *ret)
-{
-	const struct pair_key *k = &j->area.pair[hint->pair].key;
-	const struct policy *p = j->policy;
-	struct lease_key key = { .out_family = k->out_family };
-	struct addr in, out = { { 0 } };
-	struct ends e;
-
-	if (!p || !table_is_full(&j->area.pairs, hint->pair) || k->class_uid == PAIR_CLASS_OVERFLOW ||
-	    !has_row_of_its_own(k->in))
-		return -ENOENT;
-	memcpy(key.in, k->in, sizeof(key.in));
-	memcpy(key.out, k->out, sizeof(key.out));
-	in = addr_from_v6(k->in);
-	if (k->out_family == 4)
-		out = addr_from_v4(k->out);
-	else
-		memcpy(out.b, k->out, sizeof(k->out));
-	if (addr_is_v4(&in) != (k->out_family == 4))
-		return -ENOENT;
-	e.src = policy_src_of(p, &in);
-	e.dst = policy_dst_of(p, &out);
-	if (e.dst->flags & DST_INSIDE && !(e.dst->flags & DST_EXIT))
-		return -ENOENT;	/* egress by some devices only */
-	if (!all_alike(p, &e)) {
-		if (hint->opener == OPENER_UNKNOWN)
-			return -ENOENT;
-		key.port = hint->port;
-		key.proto = hint->proto;
-		key.opener = hint->opener;
-	}
-	*ret = key;
-	return 0;
-}
 
 static uint64_t hash_of(const struct area *a, const struct lease_key *key)
 {
@@ -455,25 +370,6 @@ bool lease_pays(const struct area *a, uint32_t slot, uint32_t account)
 		if (l->share[i].account == account)
 			return true;
 	return false;
-}
-
-bool lease_is_between(const struct area *a, uint32_t slot, const struct prefix *src, const struct prefix *dst)
-{
-	const struct lease_key *k = &a->lease[slot].key;
-	const struct addr in = addr_from_v6(k->in);
-	struct addr out = { { 0 } }, masked = dst->addr;
-
-	if (!prefix_contains(src, &in))
-		return false;
-	if (dst->len == 0)
-		return true;
-	if (k->out_family == 4)
-		out = addr_from_v4(k->out);
-	else
-		memcpy(out.b, k->out, sizeof(k->out));
-	if (k->out_family == 6 && dst->len > 64)	/* the pair is the /64 */
-		masked = addr_mask(&dst->addr, 64);
-	return prefix_contains(dst, &out) || addr_cmp(&masked, &out) == 0;
 }
 
 void lease_rest(struct judge *j, uint32_t account, struct mono now)

@@ -33,18 +33,8 @@
 
 #include "judge.h"
 #include "lease.h"
+#include "lease_key.h"
 
-/* Worth a lease? From a packet just judged; LEASE_SHIFT says when to ask. */
-struct lease_hint {
-	uint32_t pair;
-	uint16_t port;
-	uint8_t proto, opener;		/* opener 0: port and opener are not known */
-};
-
-struct lease_hint lease_hint_of(const struct judge_packet *v);
-
-/* The lease that says the hint's packet, or none. */
-int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_key *ret) MUST_CHECK;
 uint32_t lease_find(const struct area *a, const struct lease_key *key);	/* slot, TABLE_NONE */
 
 /* A new lease without credit. -ENOENT: cannot be leased, or not now (see above; its list of accounts is not known; no contract
@@ -73,7 +63,6 @@ void lease_free(struct judge *j, uint32_t slot);
  * contract of the pair has room again [Z6]. */
 bool lease_is_spent(struct judge *j, uint32_t slot, struct mono now);
 bool lease_pays(const struct area *a, uint32_t slot, uint32_t account);
-bool lease_is_between(const struct area *a, uint32_t slot, const struct prefix *src, const struct prefix *dst);	/* or may be */
 
 /* The account ran short of credit that was out on lease: no grant from it for LEASE_REST_S. */
 void lease_rest(struct judge *j, uint32_t account, struct mono now);

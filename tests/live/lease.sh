@@ -85,6 +85,21 @@ exact "tightened"
 fresh 1000 1000 block
 sending 4
 midway
+r=$(lease recalls)
+sed -i 's|^inside: \[|&172.16.0.0/12, |' "$LAB_DIR/policy.yaml"	# the kernel's rules change, too
+echo '  - {name: others, from: 10.20.0.99, to: outside, per: pair, limit: {1h: 1MB}, action: block}' >>"$LAB_DIR/policy.yaml"
+ctl apply "$LAB_DIR/policy.yaml" >/dev/null
+lab_is "$r" "$(lease recalls)" "a policy that says something else of others only: no lease ends"
+leased && ok "and it stands" || not_ok "no lease stands"
+p=$(counter judged)
+wait $sender
+settled
+[ "$(($(counter judged) - p))" -le 1000000 ] && ok "and goes on" || not_ok "$(($(counter judged) - p)) bytes were judged after it"
+exact "a policy for others"
+
+fresh 1000 1000 block
+sending 4
+midway
 ctl block 10.20.0.15 203.0.113.11 --for 1h --reason test >/dev/null
 p=$(passed)
 wait $sender
@@ -112,8 +127,9 @@ got=$(pairs)
 # Between the removal and our rules' return nobody counts: under a second's traffic.
 [ "$got" -ge $(((r - PPS) * 1228)) ] && [ "$got" -le $((r * 1228)) ] && ok "flushed: $got of $((r * 1228)) bytes counted" ||
 	not_ok "flushed: $got of $((r * 1228)) bytes counted"
-ctl reload >/dev/null
-lab_is 0 "$(out)" "reload ends all leases"
+policy 900 1000 block
+ctl apply "$LAB_DIR/policy.yaml" >/dev/null
+lab_is 0 "$(out)" "another limit for all ends all leases"
 ctl debug check >/dev/null && ok "every structure is consistent" || not_ok "debug check: $(ctl debug check)"
 
 # --- forged marks, alert mode, off ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "credit_world.h"
+#include "judge_internal.h"
 #include "leases_internal.h"
 
 #define LIMIT  100000000ULL
@@ -402,6 +403,89 @@ static void what_sleeps_is_ended_by_all_else(void **state)
 	all_is_known();
 }
 
+/* ---- another policy ---- */
+
+static void change_policy(const char *text)
+{
+	void *old = w.blob;
+
+	w.blob = NULL;
+	set_policy(text);
+	leases_end_touched(&e, &w.policy);
+	((struct engine_policy *)e.policy)->view = w.policy;
+	e.judge.policy = w.j.policy;
+	e.judge.policy_no = w.j.policy_no;
+	judge_policy_changed(&w.j, w.now);
+	free(old);
+}
+
+/* By the lists that the judge makes: an open lease is charged to those who would pay for its packets. */
+static void shares_are_right(void)
+{
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++) {
+		const struct lease *l = &w.j.area.lease[i];
+		struct judge_packet v = { .p = { .proto = l->key.proto ? l->key.proto : 6, .sport = 40000, .dport = l->key.port },
+					  .opener = l->key.opener };
+		struct payers p;
+		uint32_t list[PAIR_ACCOUNTS];
+		unsigned n;
+
+		if (!lease_is_open(&e, i))
+			continue;
+		v.p.src = addr_from_v6(l->key.in);
+		v.p.dst = addr_from_v4(l->key.out);
+		judge_batch(&w.j, &v, 1, w.now);	/* no bytes */
+		payers_of(&w.j, &v, atomic_load(&w.j.area.h->list_version), w.now, &p);
+		n = p.n_contract ? 1 : p.n_rule;
+		memcpy(list, p.account, sizeof(list));
+		assert_int_equal(n, l->nshares);
+		for (unsigned k = 0; k < n; k++)
+			assert_int_equal(list[k], l->share[k].account);
+	}
+}
+
+#define RULE_H "  - {name: h, from: 10.0.0.0/8, to: outside, per: host, limit: {30d: 100MB}, action: block}\n"
+#define RULE_P "  - {name: p, from: 10.1.0.0/16, to: 192.0.2.0/30, per: pair, limit: {1h: 90MB}, action: block}\n"
+
+static void a_policy_ends_what_it_touches(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned stay;		/* of the leases to 192.0.2.1, .2 and 198.51.100.7 */
+	} then[] = {
+		{ "rules:\n" RULE_H, 3 },
+		{ "# said otherwise\nrules:\n" RULE_H, 3 },
+		{ "rules:\n  - {name: other, from: 10.2.0.0/16, to: outside, per: pair, limit: {1h: 1MB}, action: block}\n" RULE_H, 3 },
+		{ "hosts: {other: {addresses: [10.2.0.1]}}\nrules:\n" RULE_H, 3 },
+		{ "rules:\n" RULE_H RULE_P, 1 },
+		{ "rules:\n" RULE_P RULE_H, 1 },
+		{ "rules:\n  - {name: h, from: 10.0.0.0/8, to: outside, per: host, limit: {30d: 101MB}, action: block}\n", 0 },
+		{ "rules:\n  - {name: h, from: 10.0.0.0/8, to: outside, per: host, limit: {7d: 100MB}, action: block}\n", 0 },
+		{ "rules:\n  - {name: h, from: 10.0.0.0/8, to: outside, per: host, limit: {30d: 100MB}, action: alert}\n", 0 },
+		{ "hosts: {one: {addresses: [10.1.1.1]}}\nrules:\n" RULE_H, 0 },
+		{ "rules:\n" RULE_H "  - {name: s, from: 10.0.0.0/8, to: 192.0.2.2, ports: [tcp/443], per: pair, limit: {1h: 1MB}, action: block}\n", 2 },
+		{ "contracts:\n  - {name: c, owner: x, from: 10.1.1.1, to: 192.0.2.1, until: never, budget: {per: pair, 24h: 1GB}}\nrules:\n" RULE_H, 2 },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(then); i++) {
+		world_of_leases();
+		for (unsigned k = 0; k < 3; k++) {
+			packets("192.0.2.1", 500);
+			packets("192.0.2.2", 500);
+			packets("198.51.100.7", 500);
+			one_second();
+		}
+		assert_int_equal(elements(), 3);
+		change_policy(then[i].text);
+		if (elements() != then[i].stay)
+			fail_msg("%u leases stay, %u expected, after:\n%s", elements(), then[i].stay, then[i].text);
+		shares_are_right();
+		add_up();
+		all_is_known();
+	}
+}
+
 static uint32_t seed = 1;
 
 static uint32_t below(uint32_t n)
@@ -413,6 +497,7 @@ static uint32_t below(uint32_t n)
 static void one_step(unsigned what)
 {
 	static const char *const dst[] = { "192.0.2.1", "192.0.2.2", "198.51.100.7" };
+	static const char *const policy[] = { "rules:\n" RULE_H, "rules:\n" RULE_P RULE_H, "rules:\n" RULE_H RULE_P };
 	const struct prefix all = { .len = 0 }, any = { .len = 0 };
 
 	if (what < 60)
@@ -428,6 +513,8 @@ static void one_step(unsigned what)
 		leases_end_between(&e, &all, &any);
 	else if (what == 99)
 		leases_end_spent(&e);
+	else if (what == 100)
+		change_policy(policy[below(ARRAY_SIZE(policy))]);
 }
 
 static void nothing_is_lost_in_any_order(void **state)
@@ -438,11 +525,12 @@ static void nothing_is_lost_in_any_order(void **state)
 	for (unsigned run = 0; run < 20; run++) {
 		world_of_leases();
 		for (unsigned i = 0; i < 600; i++) {
-			one_step(below(100));
+			one_step(below(101));
 			add_up();
+			shares_are_right();
 			asleep += e.leases->grace;
 		}
-		while (packets("192.0.2.1", 100) == 100)
+		while (packets("198.51.100.7", 100) == 100)
 			;
 		for (unsigned i = 0; i < 3; i++)
 			one_second();
@@ -466,6 +554,7 @@ int main(void)
 		cmocka_unit_test(who_begins_again_is_waked),
 		cmocka_unit_test(a_grace_period_is_of_one_lot),
 		cmocka_unit_test(what_sleeps_is_ended_by_all_else),
+		cmocka_unit_test(a_policy_ends_what_it_touches),
 		cmocka_unit_test(nothing_is_lost_in_any_order),
 	};
 

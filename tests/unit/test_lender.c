@@ -300,10 +300,10 @@ static void between(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		assert_int_equal(prefix_parse(t[i].src, &src), 0);
 		assert_int_equal(prefix_parse(t[i].dst, &dst), 0);
-		assert_int_equal(lease_is_between(&w.j.area, slot, &src, &dst), t[i].is);
+		assert_int_equal(lease_is_between(&w.j.area.lease[slot].key, &src, &dst), t[i].is);
 	}
 	assert_int_equal(prefix_parse(server, &src), 0);
-	assert_true(lease_is_between(&w.j.area, slot, &src, &anywhere));
+	assert_true(lease_is_between(&w.j.area.lease[slot].key, &src, &anywhere));
 }
 
 /* A hint that was under way as a block by hand came. */
