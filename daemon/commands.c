@@ -180,18 +180,15 @@ static void remember(struct area_header *h, uint64_t entry, int result, uint32_t
 	atomic_store_explicit(&x->entry, entry, memory_order_release);
 }
 
-/* Done but not remembered: by an engine killed at that moment, or in an area before this one. Another one with its id the relay
- * refuses. */
-static bool stands(const struct area_header *h, const struct proto_decision *d)
+/* Done but not remembered: by an engine killed at that moment, or in an area before this one. Another entry with the same id and words
+ * the relay refuses. */
+static bool stands(const struct engine *e, const struct proto_msg *m, struct mono now)
 {
-	for (unsigned i = 0; d->entry && i < AREA_DYNAMIC; i++) {
-		const struct area_dynamic *x = &h->dynamic[i];
+	const struct area_dynamic d = dynamic_of(&m->u.decision, now);
 
-		if (x->kind != DYNAMIC_NONE && strcmp(x->id, d->id) == 0 && strcmp(x->author, d->author) == 0 &&
-		    strcmp(x->reason, d->reason) == 0)
-			return true;
-	}
-	return false;
+	if (!m->u.decision.entry || (m->kind != PROTO_ALLOW && m->kind != PROTO_BLOCK))
+		return false;
+	return judge_stands(&e->judge, &d, m->kind == PROTO_ALLOW ? DYNAMIC_ALLOW : DYNAMIC_BLOCK);
 }
 
 static void decision(struct engine *e, const struct proto_msg *m)
@@ -206,8 +203,13 @@ static void decision(struct engine *e, const struct proto_msg *m)
 		engine_tell(FD_PEER, PROTO_REPLY, m->token, before->result, before->count, before->text, -1);
 		return;
 	}
+	if (m->inquiry) {	/* [M4] */
+		r = stands(e, m, now) ? 0 : -ENODATA;
+		engine_tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0, "", -1);
+		return;
+	}
 	r = decide(e, m, now, &n, text);
-	if (r == -EEXIST && stands(e->area.h, &m->u.decision))
+	if (r == -EEXIST && stands(e, m, now))
 		r = 0;
 	if (r == -ENOENT)
 		snprintf(text, sizeof(text), "nothing is blocked there");

@@ -143,18 +143,24 @@ static uint64_t default_budget(const struct policy *p)
 	return most;
 }
 
-static int check_budget(const struct policy *p, const struct redis_decision *d, struct proto_msg *m, char *why, size_t size)
+static int read_budget(const struct redis_decision *d, struct proto_msg *m, char *why, size_t size)
 {
-	uint64_t *budget = &m->u.decision.budget, most;
+	uint64_t *budget = &m->u.decision.budget;
 
 	if (d->budget[0] && (parse_size(d->budget, budget) < 0 || *budget == 0))
 		return bad(why, size, "budget: a size such as 5GB is due", d->budget);
 	if (m->kind == PROTO_ALLOW && !d->budget[0])
 		return bad(why, size, "allow needs a budget", "");
-	most = m->kind == PROTO_UNBLOCK && !*budget ? default_budget(p) : *budget;
-	if (most <= p->h->max_budget)
+	return 0;
+}
+
+static int check_budget(const struct policy *p, const struct proto_msg *m, char *why, size_t size)
+{
+	const uint64_t budget = m->u.decision.budget;
+
+	if ((m->kind == PROTO_UNBLOCK && !budget ? default_budget(p) : budget) <= p->h->max_budget)
 		return 0;
-	snprintf(why, size, "%sbeyond the local policy's max_budget of %llu B", *budget ? "" : "no budget, and a rule's own is ",
+	snprintf(why, size, "%sbeyond the local policy's max_budget of %llu B", budget ? "" : "no budget, and a rule's own is ",
 		 (unsigned long long)p->h->max_budget);
 	return -EPERM;
 }
@@ -202,6 +208,29 @@ static int check_form(const struct policy *p, const struct redis_decision *d, st
 	return check_ends(p, d, m, why, size);
 }
 
+static void put_words(const struct redis_decision *d, struct proto_decision *x)
+{
+	shorten(d->id, x->id, sizeof(x->id));
+	shorten(d->author, x->author, sizeof(x->author));
+	shorten(d->reason, x->reason, sizeof(x->reason));
+}
+
+int decide_meant(const struct policy *p, const struct redis_decision *d, struct proto_msg *ret)
+{
+	struct proto_msg m = { .magic = PROTO_MAGIC };
+	char why[200];
+	uint32_t bit;
+	int r = check_form(p, d, &m, &bit, why, sizeof(why));
+
+	if (r == 0)
+		r = read_budget(d, &m, why, sizeof(why));
+	if (r < 0)
+		return r;
+	put_words(d, &m.u.decision);
+	*ret = m;
+	return 0;
+}
+
 int decide_check(const struct policy *p, const char *gateway, const struct redis_decision *d, uint64_t wall_us,
 		 struct proto_msg *ret, char *why, size_t size)
 {
@@ -218,14 +247,14 @@ int decide_check(const struct policy *p, const char *gateway, const struct redis
 		r = -EPERM;
 	}
 	if (r == 0)
-		r = check_budget(p, d, &m, why, size);
+		r = read_budget(d, &m, why, size);
+	if (r == 0)
+		r = check_budget(p, &m, why, size);
 	if (r == 0)
 		r = check_time(p, d, wall_us, &x->ttl_s, why, size);
 	if (r < 0)
 		return r;
-	shorten(d->id, x->id, sizeof(x->id));
-	shorten(d->author, x->author, sizeof(x->author));
-	shorten(d->reason, x->reason, sizeof(x->reason));
+	put_words(d, x);
 	*ret = m;
 	return 0;
 }

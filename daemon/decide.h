@@ -23,3 +23,7 @@
  * (malformed) and why. Author and reason are shortened to what fits, at a character's end. */
 int decide_check(const struct policy *p, const char *gateway, const struct redis_decision *d, uint64_t wall_us,
 		 struct proto_msg *ret, char *why, size_t why_size) MUST_CHECK;
+
+/* What d asks for, whatever the bounds are by now: as decide_check() would say it, but for the ttl, which is 0. To ask whether it was
+ * done while they were others. -EINVAL: malformed. */
+int decide_meant(const struct policy *p, const struct redis_decision *d, struct proto_msg *ret) MUST_CHECK;

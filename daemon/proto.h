@@ -5,6 +5,8 @@
  * [M2] Every command is answered by one reply with the same token.
  * [M3] A decision may be sent again: of the AREA_ANSWERS newest that name their entry each is applied once and answered as
  *      before, also by the next engine.
+ * [M4] With `inquiry` a decision is not done: the answer is what became of it, -ENODATA when this engine and those before know
+ *      nothing of it. What was asked before is done by then.
  */
 #pragma once
 
@@ -65,7 +67,7 @@ struct proto_reply {
 struct proto_msg {
 	uint32_t magic;		/* PROTO_MAGIC */
 	uint16_t kind;		/* enum proto_kind */
-	uint16_t pad;
+	uint16_t inquiry;	/* decision: only what became of it [M4] */
 	uint64_t token;
 	union {
 		struct proto_decision decision;

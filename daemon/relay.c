@@ -46,7 +46,8 @@ struct relay {
 	struct courier *courier;
 	int control, wake;
 	uint64_t token;
-	struct proto_msg asked;		/* the last decision that went to the engine */
+	struct proto_msg asked;		/* the last decision that went to the engine; an inquiry: to be refused ... */
+	char asked_why[200];		/* ... so, unless it was done before */
 	uint64_t logged;		/* entry of the last that was answered */
 
 	struct policy_force force;
@@ -205,50 +206,56 @@ static int answer(struct relay *r, const struct redis_decision *d, const char *r
 	return e;
 }
 
-/* 0: r->asked is for the engine, and stays as it is until it was answered: the engine may have done it. 1: no answer is due, or it was
- * written. -errno: refused, and why. */
-static int check(struct relay *r, const struct redis_decision *d, char *why, size_t size)
+/* True: an answer is due. r->asked is for the engine then, and stays as it is until it was answered: the engine may have done it. So
+ * may one before have, asked by a relay before, when d was within bounds yet: what is to be refused is asked about. [Y4] */
+static bool check(struct relay *r, const struct redis_decision *d)
 {
 	const enum report_decided known = report_decided(r->report, d);
 	const uint64_t entry = decided_name(d->entry);
 	struct proto_msg m;
+	char why[sizeof(r->asked_why)] = "";
 	int e;
 
 	if (known == DECIDED_ANSWERED)
-		return 1;
+		return false;
 	if (r->asked.u.decision.entry == entry)
-		return 0;
-	e = decide_check(&r->force.view, r->config.gateway, d, clock_wall_us(), &m, why, size);
-	if (e == 0 && known == DECIDED_REUSED) {
-		snprintf(why, size, "id: another entry had it, each decision needs its own");
-		e = -EINVAL;
-	}
-	if (e == 0) {
-		r->asked = m;
-		r->asked.token = ++r->token;
-		r->asked.u.decision.entry = entry;
-	}
-	return e;
+		return true;
+	e = decide_check(&r->force.view, r->config.gateway, d, clock_wall_us(), &m, why, sizeof(why));
+	if (e > 0)
+		return false;
+	if (e == 0 && known == DECIDED_REUSED)
+		snprintf(why, sizeof(why), "id: another entry had it, each decision needs its own");
+	if (known == DECIDED_REUSED || (e < 0 && decide_meant(&r->force.view, d, &m) < 0))
+		m = (struct proto_msg){ .kind = PROTO_UNBLOCK };	/* by its entry alone */
+	m.inquiry = why[0] != '\0';
+	m.token = ++r->token;
+	m.u.decision.entry = entry;
+	r->asked = m;
+	memcpy(r->asked_why, why, sizeof(why));
+	return true;
+}
+
+static int answer_as(struct relay *r, const struct redis_decision *d, const struct proto_reply *reply)
+{
+	if (r->asked.inquiry && reply->result == -ENODATA)
+		return answer(r, d, "refused", r->asked_why);
+	return answer(r, d, reply->result == 0 ? "applied" : "refused", reply->text);
 }
 
 static void decision(struct relay *r)
 {
 	struct redis_decision d;
 	struct proto_reply reply = { 0 };
-	char why[200] = "";
 	int e;
 
 	if (!r->courier || !r->force.have || !courier_decision(r->courier, &d))
 		return;
-	e = check(r, &d, why, sizeof(why));
-	if (e > 0) {
+	if (!check(r, &d)) {
 		e = sync_spool(r);
-	} else if (e < 0) {
-		e = answer(r, &d, "refused", why);
 	} else {
 		e = ask(&r->asked, -1, DECISION_MS, &reply);
 		if (e == 0)
-			e = answer(r, &d, reply.result == 0 ? "applied" : "refused", reply.text);
+			e = answer_as(r, &d, &reply);
 	}
 	if (e < 0)
 		return;		/* again in a second */

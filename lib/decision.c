@@ -173,6 +173,25 @@ static int place(struct judge *j, const struct area_dynamic *d, struct area_dyna
 	return 0;
 }
 
+static bool same_prefix(const struct prefix *x, const struct prefix *y)
+{
+	return x->len == y->len && memcmp(&x->addr, &y->addr, sizeof(x->addr)) == 0;
+}
+
+bool judge_stands(const struct judge *j, const struct area_dynamic *d, enum dynamic_kind kind)
+{
+	const struct prefix dst = outside(&d->dst);
+
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
+		const struct area_dynamic *x = &j->area.h->dynamic[i];
+
+		if (x->kind != DYNAMIC_NONE && x->uid == d->uid && strcmp(x->id, d->id) == 0)
+			return x->kind == kind && x->budget == d->budget && same_prefix(&x->src, &d->src) &&
+			       same_prefix(&x->dst, &dst) && strcmp(x->author, d->author) == 0 && strcmp(x->reason, d->reason) == 0;
+	}
+	return false;
+}
+
 static int dynamic_account(struct judge *j, const struct area_dynamic *d, uint32_t *ret_slot)
 {
 	struct account_key k = { .kind = SUBJECT_TOTAL, .rule = d->uid };

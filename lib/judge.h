@@ -85,6 +85,8 @@ int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix
 		  struct mono now, uint32_t *ret_count, const struct area_dynamic **ret_wider) MUST_CHECK;
 int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
+/* This very one is in force: all of it but its times, of which what is left of a ttl is part. */
+bool judge_stands(const struct judge *j, const struct area_dynamic *d, enum dynamic_kind kind);
 
 /* The next review looks at this account, whatever its state. */
 void mark_for_review(struct area *a, uint32_t account);

@@ -25,6 +25,16 @@ passes() { in_ns sakura1 ping -nqc 1 -W 1 "$1" >/dev/null; }
 in_force() { ctl --json blocks | jq '[.. | objects | select(.id? == "'"$1"'")] | length'; }
 # another NAME PID: that child is no longer PID
 another() { local p; p=$(lab_child "$1") && [ "$p" != "$2" ]; }
+# Not while it waits for the engine's answer: in its loop it polls six descriptors.
+rests() {
+	local n
+	kill -STOP "$relay"
+	sleep 0.05
+	read -r _ _ n _ <"/proc/$relay/syscall" && [ "$n" = 0x6 ] && return
+	kill -CONT "$relay"
+	return 1
+}
+refused() { ! in_ns sakura2 ping -nqc 1 -W 1 "$1" >/dev/null; }
 
 lab_redis_start --loglevel warning
 lab_egressd_start "$LAB_DIR/policy.yaml" "redis={socket: $LAB_REDIS}" || exit 1
@@ -82,29 +92,47 @@ lab_wait 5 eval '[ "$(answer u2 | wc -l)" = 2 ]' || not_ok "no answer"
 lab_is applied "$(answer u3)" "the same asked anew is done anew"
 lab_is "applied refusedid: another entry had it, each decision needs its own" "$(answer u2 | paste -sd' ')" "an id used again"
 
+# Done, and its time is over before a relay hears of it.
+engine=$(lab_child engine) relay=$(lab_child relay)
+kill -STOP "$engine"
+decide id b4 action block src 10.20.0.16 dst 203.0.113.94 ttl 6s
+sleep 2.5
+lab_wait 5 rests || not_ok "the relay does not rest"
+kill -CONT "$engine"
+lab_wait 5 refused 203.0.113.94 || not_ok "no block"
+sleep 4.5
+kill -KILL "$relay"
+lab_wait 15 answered b4 || not_ok "no answer"
+lab_is applied "$(answer b4)" "a block that was done, and its time over by the time it is answered"
+
+# As it waits for a hanging engine, which will do it.
+engine=$(lab_child engine) relay=$(lab_child relay)
+kill -STOP "$engine"
+decide id b5 action block src 10.20.0.16 dst 203.0.113.95 ttl 3s
+sleep 2
+kill -KILL "$relay"
+sleep 3
+answered b5 && not_ok "it is answered by nobody who knows: $(answer b5)"
+kill -CONT "$engine"
+lab_wait 15 answered b5 || not_ok "no answer"
+lab_is applied "$(answer b5)" "one whose time is over before the engine does it"
+decide id b6 action block src 10.20.0.16 dst 203.0.113.96 ttl 3h
+lab_wait 5 answered b6 || not_ok "no answer"
+lab_is "refusedbeyond the local policy's max_ttl of 7200 s 0" "$(answer b6) $(in_force b6)" "one that nobody has done is refused"
+
 # Done, and all end before the relay hears of it.
 engine=$(lab_child engine) relay=$(lab_child relay)
 kill -STOP "$engine"
 decide id b3 action block src 10.20.0.16 dst 203.0.113.93 ttl 1h
 sleep 2.5
-# Not while it waits for this answer: in its loop it polls six descriptors.
-rests() {
-	local n
-	kill -STOP "$relay"
-	sleep 0.05
-	read -r _ _ n _ <"/proc/$relay/syscall" && [ "$n" = 0x6 ] && return
-	kill -CONT "$relay"
-	return 1
-}
 lab_wait 5 rests || not_ok "the relay does not rest"
 kill -CONT "$engine"
-refused() { ! in_ns sakura2 ping -nqc 1 -W 1 203.0.113.93 >/dev/null; }
-lab_wait 5 refused || not_ok "no block"
+lab_wait 5 refused 203.0.113.93 || not_ok "no block"
 lab_egressd_stop || not_ok "does not stop"
 answered b3 && not_ok "the relay has answered it"
 lab_egressd_restart || exit 1
 lab_wait 15 answered b3
 lab_is "applied 1" "$(answer b3) $(in_force b3)" "a block that was kept, and its answer not"
-refused && ok "and it has effect" || not_ok "and it has no effect"
+refused 203.0.113.93 && ok "and it has effect" || not_ok "and it has no effect"
 lab_egressd_stop || not_ok "does not stop"
 lab_done

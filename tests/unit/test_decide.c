@@ -483,6 +483,36 @@ static void unsigned_or_unknown(void **state)
 	assert_int_equal(check(&d), 1);
 }
 
+/* What was asked for, when the bounds are others by now; its time is no part of it. */
+static void meant(void **state)
+{
+	static const char *const action[] = { "allow", "block", "unblock" };
+	struct redis_decision d;
+	struct proto_msg m;
+
+	(void)state;
+	for (unsigned i = 0; i < ARRAY_SIZE(action); i++) {
+		policy("decisions: {accept: [block, unblock, allow], max_ttl: 24h, max_budget: 10GB}");
+		d = usual(action[i]);
+		assert_int_equal(check(&d), 0);
+		got.u.decision.ttl_s = 0;
+		assert_int_equal(decide_meant(&c.p, &d, &m), 0);
+		assert_memory_equal(&m, &got, sizeof(m));
+		policy("decisions: {accept: [], max_ttl: 1h, max_budget: 1GB}");
+		assert_int_equal(check_at(&d, WALL_US + 5 * 3600 * US_S), -EPERM);
+		assert_int_equal(decide_meant(&c.p, &d, &m), 0);
+		assert_int_equal(m.u.decision.budget, 5000000000);
+		is_prefix(&m.u.decision.src, "10.20.0.15");
+		assert_string_equal(m.u.decision.reason, "CHG-1182");
+	}
+	d = WITH("block", src, "nowhere");
+	assert_int_equal(decide_meant(&c.p, &d, &m), -EINVAL);
+	d = WITH("allow", budget, "");
+	assert_int_equal(decide_meant(&c.p, &d, &m), -EINVAL);
+	d = WITH("block", budget, "much");
+	assert_int_equal(decide_meant(&c.p, &d, &m), -EINVAL);
+}
+
 /* Random bytes in every field, and a short `why`: never taken with a bound passed, never written past. */
 static void garbage(void **state)
 {
@@ -521,7 +551,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(applied), CASE(accepted_actions), CASE(unknown_actions), CASE(versions), CASE(ttls), CASE(budgets),
 		CASE(unblock_without_budget), CASE(gateways), CASE(bad_fields), CASE(sources), CASE(destinations), CASE(ids),
-		CASE(id_of_a_rule), CASE(ages), CASE(entries), CASE(long_words), CASE(unsigned_or_unknown), CASE(garbage),
+		CASE(id_of_a_rule), CASE(ages), CASE(entries), CASE(long_words), CASE(unsigned_or_unknown), CASE(meant),
+		CASE(garbage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
