@@ -68,7 +68,7 @@ $(call prog,$(unit_src) $(scenario_src) $(torture_src) $(bench_src) $(live_src))
 $B/tests/%.o: BASE += -Idaemon -Itests
 
 # Their disk fails when it is told to.
-$B/tests/unit/test_spool_faults $B/tests/unit/test_spool_crash: LDFLAGS += -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync
+$B/tests/unit/test_spool_faults $B/tests/unit/test_spool_crash $B/tests/unit/test_decisions: LDFLAGS += -Wl,--wrap=pwrite,--wrap=pwrite64,--wrap=fdatasync,--wrap=fsync
 
 # egressd in a world that is odd when it is told to be.
 $B/tests/live/egressd_odd: $B/daemon/main.o

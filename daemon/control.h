@@ -31,6 +31,7 @@ struct control_ctx {			/* what the verbs need; filled by relay.c before each con
 	uint64_t policy_since_us;	/* wall clock of the last change */
 	char redis_state[200];
 	uint64_t spool_pending, spool_lost, spool_next;
+	uint64_t answers_unwritten;	/* to decisions: in memory, not on disk */
 	uint64_t confirm_by_us;		/* a policy waits for `confirm` until then; 0: none */
 	uint64_t policy_bad_since_us;	/* the policy file has had errors since then; 0: none known */
 	char policy_bad[200];		/* the first of them */

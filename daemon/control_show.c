@@ -218,6 +218,7 @@ static void set_spool(const struct control_ctx *c, json_t *to)
 	control_set_number(o, "written", c->spool_next ? c->spool_next - 1 : 0);
 	control_set_number(o, "pending", c->config->redis ? c->spool_pending : 0);
 	control_set_number(o, "lost", c->spool_lost);
+	control_set_number(o, "answers_unwritten", c->answers_unwritten);
 	control_set(to, "spool", o);
 }
 

@@ -38,6 +38,7 @@ struct courier {
 	bool stop, poke;
 
 	bool waiting, answered;		/* a decision lies in `decision`; the main thread has answered it */
+	bool unwritten, unsaved;	/* an answer is not on disk yet; the cursor is not */
 	struct redis_decision decision;
 	char cursor[REDIS_ID];
 	char cursor_path[CONFIG_PATH + 32];
@@ -69,18 +70,21 @@ static void load_cursor(struct courier *c)
 	free(text);
 }
 
-static void save_cursor(struct courier *c)
+static bool save_cursor(const struct courier *c)
 {
 	char temporary[sizeof(c->cursor_path) + 8];
+	bool saved;
 	int fd;
 
 	snprintf(temporary, sizeof(temporary), "%s.new", c->cursor_path);
 	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
-		return;	/* the next start reads some entries again; their ids are known */
-	if (write(fd, c->cursor, strlen(c->cursor)) == (ssize_t)strlen(c->cursor) && rename(temporary, c->cursor_path) == 0)
+		return false;	/* the next start reads some entries again; their ids are known */
+	saved = write(fd, c->cursor, strlen(c->cursor)) == (ssize_t)strlen(c->cursor) && rename(temporary, c->cursor_path) == 0;
+	if (saved)
 		(void)fsync(fd);
 	close(fd);
+	return saved;
 }
 
 /* ---- state ---- */
@@ -195,7 +199,7 @@ static int deliver_one(struct courier *c)
 	return 1;
 }
 
-/* Hands one decision over and waits for its answer, so that the cursor never passes one that was not answered. */
+/* Hands one decision over and waits for its answer, so that the cursor never passes one that was not answered. [CO3] */
 static int take_decisions(struct courier *c)
 {
 	struct redis_decision d;
@@ -206,8 +210,10 @@ static int take_decisions(struct courier *c)
 	if (c->waiting && c->answered) {
 		snprintf(c->cursor, sizeof(c->cursor), "%s", c->decision.entry);
 		c->waiting = c->answered = false;
-		save_cursor(c);
+		c->unsaved = true;
 	}
+	if (c->unsaved && !c->unwritten)
+		c->unsaved = !save_cursor(c);
 	n = c->waiting;
 	pthread_mutex_unlock(&c->lock);
 	if (n)
@@ -458,11 +464,19 @@ uint64_t courier_above(struct courier *c)
 	return above;
 }
 
-void courier_decided(struct courier *c)
+void courier_decided(struct courier *c, bool written)
 {
 	pthread_mutex_lock(&c->lock);
 	c->answered = true;
+	c->unwritten = !written;
 	c->poke = true;
 	pthread_cond_signal(&c->poked);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void courier_written(struct courier *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->unwritten = false;
 	pthread_mutex_unlock(&c->lock);
 }

@@ -4,7 +4,8 @@
  *                 A stream that holds less than was acknowledged was wiped: what the spool still has is sent again.
  * [CO2] Back-off  after a failure 0.2 s doubling to 30 s, with jitter; an operator's mistake (NOPERM, WRONGTYPE ...) is told
  *                 once a minute, also one by which only subscribers lose.
- * [CO3] Hand-over decisions are handed to the main thread one by one; the cursor moves when the answer is in the spool.
+ * [CO3] Hand-over decisions are handed to the main thread one by one. The cursor is kept on disk when every answer up to it is on disk, as
+ *                 the main thread says, and read from there by the next start.
  * [CO4] Turns     a backlog is sent for two seconds at a time: decisions are read and the heartbeat goes on in between.
  * [CO5] Above     a stream with higher ids than ours is gone on above, and told: once a height on the log, and courier_above().
  */
@@ -30,9 +31,11 @@ struct courier *courier_stop(struct courier *c);
 void courier_poke(struct courier *c);	/* records wait in the spool */
 void courier_state(struct courier *c, char *buf, size_t size);	/* "ok", "down since 14:02: ..." */
 
-/* A decision that waits; false: none. courier_decided() after it was answered: the cursor moves on. */
+/* A decision that waits; false: none. courier_decided() after it was answered: the next one comes. written: this answer and all before
+ * it are on disk; else courier_written() when they are. */
 bool courier_decision(struct courier *c, struct redis_decision *ret);
-void courier_decided(struct courier *c);
+void courier_decided(struct courier *c, bool written);
+void courier_written(struct courier *c);
 
 /* The highest foreign id that the alert stream has held above ours, 0: none. For a health alert, which the main thread writes. */
 uint64_t courier_above(struct courier *c);

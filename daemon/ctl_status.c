@@ -117,6 +117,9 @@ static void put_unusual(const json_t *s)
 	if (ctl_number(spool, "lost"))
 		printf("  %" PRIu64 " alert%s lost: the spool was full, or its files were damaged\n", ctl_number(spool, "lost"),
 		       ctl_number(spool, "lost") == 1 ? " was" : "s were");
+	if (ctl_number(spool, "answers_unwritten"))
+		printf("  %" PRIu64 " answer%s to decisions cannot be written to disk; beyond 64 decisions wait\n",
+		       ctl_number(spool, "answers_unwritten"), ctl_plural(ctl_number(spool, "answers_unwritten")));
 }
 
 static void put_table(const json_t *s, const char *key)

@@ -22,7 +22,7 @@
 #include "control.h"
 #include "control_bounds.h"
 #include "courier.h"
-#include "decide.h"
+#include "decisions.h"
 #include "engine.h"
 #include "health.h"
 #include "history.h"
@@ -46,11 +46,9 @@ struct relay {
 	struct courier *courier;
 	int control, wake;
 	uint64_t token;
-	struct proto_msg asked;		/* the last decision that went to the engine; an inquiry: to be refused ... */
-	char asked_why[200];		/* ... so, unless it was done before */
-	uint64_t logged;		/* entry of the last that was answered */
 
 	struct policy_force force;
+	struct decisions decisions;
 	uint64_t seconds;
 	struct health health;
 	bool spool_sick;
@@ -140,6 +138,8 @@ static void report_all(struct relay *r, bool all)
 		n = report_scan(r->report, all);
 	e = spool_sync(r->spool);
 	pthread_mutex_unlock(&r->spool_lock);
+	if (e == 0)
+		decisions_written(&r->decisions);
 	if (e < 0 || n < 0) {
 		if (!r->spool_sick)
 			log_error("spool: %s; findings are kept in memory and tried again", strerror(e < 0 ? -e : -n));
@@ -177,90 +177,18 @@ static void tell_above(struct relay *r)
 
 /* ---- decisions ---- */
 
-static int sync_spool(struct relay *r)
+static int ask_decision(void *relay, struct proto_msg *m, struct proto_reply *ret)
 {
-	int e;
+	struct relay *r = relay;
 
-	pthread_mutex_lock(&r->spool_lock);
-	e = spool_sync(r->spool);
-	pthread_mutex_unlock(&r->spool_lock);
-	return e;
+	if (!m->token)
+		m->token = ++r->token;
+	return ask(m, -1, DECISION_MS, ret);
 }
 
-static int answer(struct relay *r, const struct redis_decision *d, const char *result, const char *why)
+static void take_decision(struct relay *r)
 {
-	const uint64_t entry = decided_name(d->entry);
-	int e;
-
-	if (r->logged != entry)
-		log_notice("decision %s: %s %s %s by %s: %s%s%s", d->id, d->action, d->src, d->dst, d->author, result,
-			   why[0] ? ": " : "", why);
-	pthread_mutex_lock(&r->spool_lock);
-	e = report_decision(r->report, d, result, why);
-	pthread_mutex_unlock(&r->spool_lock);
-	if (e == 0)
-		e = sync_spool(r);
-	if (e < 0 && r->logged != entry)
-		log_error("answer to decision %s not written: %s; tried again", d->id, strerror(-e));
-	r->logged = entry;
-	return e;
-}
-
-/* True: an answer is due. r->asked is for the engine then, and stays as it is until it was answered: the engine may have done it. So
- * may one before have, asked by a relay before, when d was within bounds yet: what is to be refused is asked about. [Y4] */
-static bool check(struct relay *r, const struct redis_decision *d)
-{
-	const enum report_decided known = report_decided(r->report, d);
-	const uint64_t entry = decided_name(d->entry);
-	struct proto_msg m;
-	char why[sizeof(r->asked_why)] = "";
-	int e;
-
-	if (known == DECIDED_ANSWERED)
-		return false;
-	if (r->asked.u.decision.entry == entry)
-		return true;
-	e = decide_check(&r->force.view, r->config.gateway, d, clock_wall_us(), &m, why, sizeof(why));
-	if (e > 0)
-		return false;
-	if (e == 0 && known == DECIDED_REUSED)
-		snprintf(why, sizeof(why), "id: another entry had it, each decision needs its own");
-	if (known == DECIDED_REUSED || (e < 0 && decide_meant(&r->force.view, d, &m) < 0))
-		m = (struct proto_msg){ .kind = PROTO_UNBLOCK };	/* by its entry alone */
-	m.inquiry = why[0] != '\0';
-	m.token = ++r->token;
-	m.u.decision.entry = entry;
-	r->asked = m;
-	memcpy(r->asked_why, why, sizeof(why));
-	return true;
-}
-
-static int answer_as(struct relay *r, const struct redis_decision *d, const struct proto_reply *reply)
-{
-	if (r->asked.inquiry && reply->result == -ENODATA)
-		return answer(r, d, "refused", r->asked_why);
-	return answer(r, d, reply->result == 0 ? "applied" : "refused", reply->text);
-}
-
-static void decision(struct relay *r)
-{
-	struct redis_decision d;
-	struct proto_reply reply = { 0 };
-	int e;
-
-	if (!r->courier || !r->force.have || !courier_decision(r->courier, &d))
-		return;
-	if (!check(r, &d)) {
-		e = sync_spool(r);
-	} else {
-		e = ask(&r->asked, -1, DECISION_MS, &reply);
-		if (e == 0)
-			e = answer_as(r, &d, &reply);
-	}
-	if (e < 0)
-		return;		/* again in a second */
-	courier_decided(r->courier);
-	courier_poke(r->courier);
+	decisions_take(&r->decisions, r->force.have ? &r->force.view : NULL);
 }
 
 /* ---- loop ---- */
@@ -296,7 +224,7 @@ static void second(struct relay *r)
 	if (r->seconds % SNAPSHOT_S == 0)
 		snapshot(r);
 	policy_force_second(&r->force, clock_mono());
-	decision(r);
+	take_decision(r);
 }
 
 static void serve(struct relay *r)
@@ -316,6 +244,7 @@ static void serve(struct relay *r)
 	c->spool_next = spool_next_seq(r->spool);
 	c->spool_pending = c->spool_next - 1 - spool_acked(r->spool);
 	c->spool_lost = spool_lost(r->spool);
+	c->answers_unwritten = r->decisions.unwritten;
 	pthread_mutex_unlock(&r->spool_lock);
 	c->relay = r;
 	c->command = plain_command;
@@ -359,7 +288,7 @@ static void loop(struct relay *r, int timer, int sigfd)
 		}
 		if (p[3].revents) {
 			drain(r->wake);
-			decision(r);
+			take_decision(r);
 		}
 		if (p[1].revents) {
 			drain(timer);
@@ -482,6 +411,10 @@ int relay_main(void)
 		tell(PROTO_FAILED, r.force.told ? "" : why);	/* the supervisor says it */
 		return EXIT_FAILURE;
 	}
+	r.decisions = (struct decisions){
+		.gateway = r.config.gateway, .courier = r.courier, .report = r.report, .spool = r.spool,
+		.spool_lock = &r.spool_lock, .ask = ask_decision, .ctx = &r,
+	};
 	tell(PROTO_RELAY_READY, "");
 	loop(&r, timer, sigfd);
 	report_all(&r, true);

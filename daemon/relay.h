@@ -4,9 +4,8 @@
  * [Y2] Once       every (finding, rev) is one record in the spool: rev is compared with the last one written, also across a
  *                 relay's death (the spool's tail is read at start).
  * [Y3] Order      spool (fsync) first, then journal, then Redis.
- * [Y4] Answered   a decision is asked of the engine until its answer is in the spool (proto.h [M3]); then the cursor moves on. Refused
- *                 by the policy or its age is only what the engine says it has not done (proto.h [M4]).
- * Files           relay.c (loop), report.c (findings from the area), control.c + control_*.c (verbs), courier.c (Redis
+ * [Y4] Answered   every decision from Redis for this gateway is answered, by what became of it (decisions.h).
+ * Files           relay.c (loop), report.c (findings from the area), decisions.c, control.c + control_*.c (verbs), courier.c (Redis
  *                 thread), policy_source.c (policy file to blob), policy_force.c (the policy in force), snapshot.c,
  *                 health.c (what the engine counts as amiss).
  */

@@ -65,17 +65,25 @@ dd if=/dev/zero of="$spool/full" bs=4k 2>/dev/null
 [ -s "$spool/full" ] || not_ok "the spool's disk is not full"
 # The last page of the spool takes some of them.
 for i in 1 2 3 4 5; do
-	lab_redis xadd egress:decisions '*' v 1 id "b$i" action block src 10.20.0.16 dst "203.0.113.9$i" ttl 1h author alice reason CHG-1 \
-		gateway '*' >/dev/null
+	for gateway in elsewhere '*'; do
+		lab_redis xadd egress:decisions '*' v 1 id "b$i" action block src 10.20.0.16 dst "203.0.113.9$i" ttl 1h author alice \
+			reason CHG-1 gateway "$gateway" >/dev/null
+	done
 done
 lab_wait 10 grep -q 'answer to decision b[1-5] not written' "$LAB_DIR/egressd.log" || not_ok "the answers could be written"
 sleep 2.2
 lab_is 1 "$(grep -c 'answer to decision b[1-5] not written' "$LAB_DIR/egressd.log")" "an answer that cannot be written: on the log once"
 answered b5 && not_ok "and it counts as given"
+done_now() { ctl --json blocks | jq -e '[.. | objects | .id? // empty | select(startswith("b"))] | unique | length == 5' >/dev/null; }
+lab_wait 5 done_now && ok "all of them are done meanwhile" || not_ok "those after it wait: $(ctl blocks)"
+unwritten=$(ctl --json status | jq .spool.answers_unwritten)
+if [ "$unwritten" -ge 1 ] && [ "$unwritten" -le 5 ]; then ok "status has $unwritten answers in memory"; else not_ok "status has $unwritten answers in memory"; fi
 kill -KILL "$(lab_child relay)"
 rm -f "$spool/full"
 lab_wait 20 answered b5
 lab_is "applied applied applied applied applied" "$(for i in 1 2 3 4 5; do answer b$i; done | paste -sd' ')" "it is given by the next relay, as are others"
+lab_is "5 0" "$(ctl --json blocks | jq '[.. | objects | .id? // empty | select(startswith("b"))] | length') $(ctl --json status | jq .spool.answers_unwritten)" \
+	"each is in force once, and no answer is in memory alone"
 lab_is "$(entries | wc -l)" "$(entries | jq -r .alert_id | sort -u | wc -l)" "no alert_id comes twice"
 lab_egressd_stop || not_ok "does not stop"
 lab_done
