@@ -73,13 +73,20 @@ static bool has_room(struct decisions *d)
 		return true;
 	if (d->full)
 		return false;
+	d->full = d->untold = true;
 	log_error("%u answers to decisions wait for the disk: no more decisions are taken until it can be written (see: df; state_dir)",
 		  d->unwritten);
-	pthread_mutex_lock(d->spool_lock);
-	d->full = report_health(d->report, "decisions-wait",
-				"decisions waited: answers to those before could not be written to disk; see the journal") == 0;
-	pthread_mutex_unlock(d->spool_lock);
 	return false;
+}
+
+static void tell_waits(struct decisions *d)
+{
+	if (!report_health_due(d->report, "decisions-wait"))
+		return;
+	pthread_mutex_lock(d->spool_lock);
+	d->untold = report_health(d->report, "decisions-wait",
+				  "decisions waited: answers to those before could not be written to disk; see the journal") < 0;
+	pthread_mutex_unlock(d->spool_lock);
 }
 
 /* ---- decisions ---- */
@@ -117,6 +124,8 @@ void decisions_take(struct decisions *d, const struct policy *p)
 	struct proto_reply reply = { 0 };
 	struct redis_decision x;
 
+	if (d->untold)
+		tell_waits(d);
 	if (!d->courier || !p || !courier_decision(d->courier, &x))
 		return;
 	if (check(d, p, &x) && (!has_room(d) || d->ask(d->ctx, &d->asked, &reply) < 0 || answer_as(d, &x, &reply) < 0))

@@ -38,7 +38,7 @@ struct decisions {
 	char asked_why[200];		/* ... so, unless it was done before */
 	uint64_t logged;		/* entry of the last answer that was logged */
 	uint32_t unwritten;		/* answers in memory alone */
-	bool full;			/* [DS3] and that was told */
+	bool full, untold;		/* [DS3] and it was logged; the alert is due */
 };
 
 /* The one that waits, if any, by the policy in force (NULL: it waits on); again in a second when it was not answered. */

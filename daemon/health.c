@@ -49,6 +49,18 @@ static void table_full_text(const struct area *a, char *text, size_t size)
 		 worst == TABLE_NONE ? "no single host" : pair_in_format(a->pair[worst].key.in, in));
 }
 
+static void rise_text(const struct area *a, unsigned what, uint64_t times, char *text, size_t size)
+{
+	size_t n;
+
+	snprintf(text, size, "%s", words[what].text);
+	if (what == HEALTH_TABLE_FULL)
+		table_full_text(a, text, size);
+	n = strlen(text);
+	if (times > 1)
+		snprintf(text + n, size - n, " (%" PRIu64 " times)", times);
+}
+
 /* ---- restarts ---- */
 
 static void put_time(uint64_t us, bool date, char text[40])
@@ -225,9 +237,9 @@ int health_report(struct health *h, const struct area *a, struct report *r)
 				return e;
 			continue;
 		}
-		snprintf(text, sizeof(text), "%s", words[i].text);
-		if (i == HEALTH_TABLE_FULL)
-			table_full_text(a, text, sizeof(text));
+		if (!report_health_due(r, words[i].kind))
+			continue;	/* told when its minute is over [HL1] */
+		rise_text(a, i, n - h->count[i], text, sizeof(text));
 		e = report_health(r, words[i].kind, text);
 		if (e < 0)
 			return e;

@@ -1,8 +1,8 @@
 /* health.h - what the relay says when a count of enum area_health rises. Relay main thread, but for the words.
  *
- * [HL1] Once      a rise is told once, by report_health() and under its limit of one of a kind a minute. What was told
- *                 is kept in a file, so a rise while no relay ran is told by the next one; a relay that dies before it kept it makes
- *                 it told twice.
+ * [HL1] Once      a rise is told once, by report_health(); under its limit of one of a kind a minute, those of the minute after are
+ *                 told when it is over, with their number. What was told is kept in a file, so a rise while no relay ran is told by the
+ *                 next one; a relay that dies before it kept it makes it told twice.
  * [HL2] Restarts  of the engine are told when it judges again, with the interval in which nobody did and what the kernel counted past
  *                 us meanwhile; those of the minute after are told together, with the sum. An engine that does not get to judge is
  *                 told after HEALTH_BLIND_S, and each minute until it does. Of several while no relay looked, the last one's

@@ -51,7 +51,7 @@ struct relay {
 	struct decisions decisions;
 	uint64_t seconds;
 	struct health health;
-	bool spool_sick;
+	bool spool_sick, spool_untold;
 	uint64_t above;			/* courier_above() that was told */
 	struct control_lease_work leases;	/* ever, at the last second's look */
 	struct control_ctx ctl;
@@ -127,6 +127,15 @@ static int confirm(void *relay, char **ret_yaml, char *why, size_t size)
 
 /* ---- findings ---- */
 
+static void tell_spool(struct relay *r)
+{
+	if (!report_health_due(r->report, "spool"))
+		return;
+	pthread_mutex_lock(&r->spool_lock);
+	r->spool_untold = report_health(r->report, "spool", "findings could not be written to disk for a while; see the journal") < 0;
+	pthread_mutex_unlock(&r->spool_lock);
+}
+
 /* Findings to disk, then to whoever waits. */
 static void report_all(struct relay *r, bool all)
 {
@@ -147,13 +156,12 @@ static void report_all(struct relay *r, bool all)
 		return;
 	}
 	health_keep(&r->health, &r->area, r->config.state_dir);
-	if (r->spool_sick) {
+	if (r->spool_sick)
 		log_notice("spool: writing again");
-		pthread_mutex_lock(&r->spool_lock);
-		(void)!report_health(r->report, "spool", "findings could not be written to disk for a while; see the journal");
-		pthread_mutex_unlock(&r->spool_lock);
-	}
-	r->spool_sick = false;	/* the alert goes out with the next findings or second */
+	r->spool_untold = r->spool_untold || r->spool_sick;
+	r->spool_sick = false;
+	if (r->spool_untold)
+		tell_spool(r);	/* it goes out with the next findings or second */
 	courier_poke(r->courier);
 }
 
@@ -164,7 +172,7 @@ static void tell_above(struct relay *r)
 	char text[200];
 	int e;
 
-	if (above <= r->above + (r->above > 0))
+	if (above <= r->above + (r->above > 0) || !report_health_due(r->report, "stream-ids"))
 		return;
 	snprintf(text, sizeof(text), "the alert stream holds higher ids (%" PRIu64 ") than this gateway gave: another gateway has its name, "
 		 "or had, or the spool was lost; alerts go on above them", above);

@@ -321,6 +321,44 @@ static void others(void **state)
 		}
 }
 
+/* [HL1] More of a kind within its minute: told when that is over, also by the next relay, and how many. */
+static void within_a_minute(void **state)
+{
+	struct world *w = *state;
+
+	for (unsigned i = 0; i < HEALTH_COUNT; i++) {
+		_Atomic uint64_t *n = &w->area.h->health[i];
+
+		if (i == HEALTH_ENGINE_RESTART)
+			continue;
+		set(n, 1);
+		assert_says(told(w), "\"event_type\":\"health\"");
+		set(n, 3);
+		assert_null(told(w));
+		skipped_s += 30;
+		set(n, 4);
+		assert_null(told(w));
+		skipped_s += 30;
+		assert_says(told(w), " (3 times)");
+		assert_null(told(w));
+		set(n, 5);
+		assert_null(told(w));
+		skipped_s += 61;
+		assert_says(told(w), "\"event_type\":\"health\"");
+		skipped_s += 61;
+		assert_null(told(w));
+		set(n, 6);
+		assert_says(told(w), "\"event_type\":\"health\"");
+		set(n, 7);
+		assert_null(told(w));
+		health_keep(&w->health, &w->area, w->dir);
+		health_init(&w->health, &w->area, w->dir, true);
+		skipped_s += 61;
+		assert_says(told(w), "\"event_type\":\"health\"");
+		assert_null(told(w));
+	}
+}
+
 /* The relay ends; the next one may say all kinds at once. */
 static void next_relay(struct world *w)
 {
@@ -387,6 +425,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(many, setup, teardown),
 		cmocka_unit_test_setup_teardown(never_ready, setup, teardown),
 		cmocka_unit_test_setup_teardown(others, setup, teardown),
+		cmocka_unit_test_setup_teardown(within_a_minute, setup, teardown),
 		cmocka_unit_test_setup_teardown(away, setup, teardown),
 	};
 
