@@ -315,14 +315,15 @@ static int sum_drops(const struct engine *e, uint64_t *ret_queue, uint64_t *ret_
 static void read_drops(struct engine *e)
 {
 	struct area_header *h = e->area.h;
-	uint64_t queue = AREA_UNKNOWN, user = AREA_UNKNOWN, before = atomic_load_explicit(&h->queue_dropped, memory_order_relaxed);
+	uint64_t queue = AREA_UNKNOWN, user = AREA_UNKNOWN;
 	int r = sum_drops(e, &queue, &user);
 
-	if (r < 0 && before != AREA_UNKNOWN)
+	if (r < 0 && atomic_load_explicit(&h->queue_dropped, memory_order_relaxed) != AREA_UNKNOWN)
 		log_notice("packets that the kernel drops at a full queue are unknown: " NFQ_PROC_FILE ": %s", strerror(-r));
-	before = before == AREA_UNKNOWN ? 0 : before + atomic_load_explicit(&h->user_dropped, memory_order_relaxed);
-	if (r == 0 && queue + user > before)
+	if (r == 0 && queue + user > h->drops_known)
 		enforce_worry(e, HEALTH_QUEUE_LOST);
+	if (r == 0)
+		h->drops_known = queue + user;
 	atomic_store_explicit(&h->queue_dropped, queue, memory_order_relaxed);
 	atomic_store_explicit(&h->user_dropped, user, memory_order_relaxed);
 }

@@ -19,7 +19,7 @@
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   6
+#define AREA_LAYOUT   7
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
@@ -118,6 +118,7 @@ struct area_header {
 	uint64_t egress_base, unseen_base, unseen_packets_base;
 	struct area_blind blind;
 	_Atomic uint64_t queue_dropped, user_dropped;	/* as the kernel counts; AREA_UNKNOWN, both: not to be read */
+	uint64_t drops_known;		/* both together, when they could last be read; engine */
 	_Atomic uint32_t rules_in;	/* kernel rules in place, of that RULES_LAYOUT (daemon/rules.h); 0: none */
 	_Atomic uint32_t flavour;	/* enum rules_flavour: native queue or xt NFQUEUE */
 	_Atomic uint32_t blocks;	/* accounts blocked now */

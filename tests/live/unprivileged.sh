@@ -99,6 +99,23 @@ lab_is 60000 $((arrived + dropped)) "queue full, closed: what arrived ($arrived)
 ctl status | grep -q "kernel queue dropped $dropped packets" && ok "in status" || not_ok "not in status"
 told() { grep -q 'health: the kernel dropped packets of our queue' "$LAB_DIR/egressd.log"; }
 lab_wait 3 told && ok "as a health alert" || not_ok "no health alert"
+# Not to be read for a moment, and again while an engine ends: the same drops are no news then.
+unknown() { [ "$(status '[.queue_dropped, .user_dropped]')" = '[null,null]' ]; }
+as_before() { [ "$(status .queue_dropped+.user_dropped)" = "$dropped" ]; }
+another() { local p; p=$(lab_child engine) && [ "$p" != "$1" ]; }
+times=$(status '.health["queue-lost"]')
+for moment in 1 2; do
+	in_ns gw chgrp 0 $queues
+	lab_wait 3 unknown || not_ok "the count can be read"
+	if [ $moment = 2 ]; then
+		engine=$(lab_child engine)
+		kill -KILL "$engine"
+		lab_wait 5 another "$engine" || not_ok "no next engine"
+	fi
+	lab_unit_pre
+	lab_wait 3 as_before || not_ok "the count is another: $(status .queue_dropped+.user_dropped) for $dropped"
+done
+lab_is "$times" "$(status '.health["queue-lost"]')" "told once, although the count could not be read for a while"
 
 # --- stop and start ----------------------------------------------------------------------------------------------------------
 before="$(sum 203.0.113.20) $(sum 203.0.113.21) $(status .blocks)"
@@ -124,7 +141,6 @@ lab_stop holder
 
 # --- drops that cannot be read -----------------------------------------------------------------------------------------------
 lab_egressd_restart || { not_ok "does not start without that file"; exit 1; }
-unknown() { [ "$(status '[.queue_dropped, .user_dropped]')" = '[null,null]' ]; }
 lab_wait 3 unknown && ok "drops not to be read: null" || not_ok "drops not to be read: $(status .queue_dropped)"
 ctl status | grep -q 'unknown how many packets' && ok "status says so" || not_ok "no word in status"
 sleep 1
