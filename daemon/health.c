@@ -11,6 +11,8 @@
 
 #include "clock.h"
 #include "finding.h"
+#include "hash.h"
+#include "log.h"
 
 static const struct {
 	const char *kind, *text;
@@ -164,19 +166,52 @@ static int report_restarts(struct health *h, const struct area *a, uint64_t n, s
 
 /* ---- kept ---- */
 
+#define KEPT_LAYOUT 1U
+#define KEPT_MAGIC  "egrhlth\1"	/* 8 bytes, without the NUL */
+
 struct kept {			/* state_dir/health; as good as the area, so it need not outlive the boot */
+	char magic[8];
+	uint32_t layout, size;
 	uint64_t area, born_ns;
 	struct health health;
+	uint8_t sum[HASH_SUM_LEN];	/* of all before */
 };
+
+_Static_assert(sizeof(struct health) == 120 && HEALTH_COUNT == 8, "raise KEPT_LAYOUT");
+
+static void sum_of(const struct kept *x, uint8_t sum[HASH_SUM_LEN])
+{
+	hash_sum(x, offsetof(struct kept, sum), sum);
+}
 
 static void name_file(char path[CONFIG_PATH + 32], const char *state_dir, const char *end)
 {
 	snprintf(path, CONFIG_PATH + 32, "%s/health%s", state_dir, end);
 }
 
-static bool read_kept(struct kept *x, const struct area *a, const char *state_dir)
+/* [HL3] NULL: it is whole and ours; n bytes of a file were read. */
+static const char *what_is_wrong(const struct kept *x, size_t n)
 {
+	uint8_t sum[HASH_SUM_LEN];
+
+	if (n < offsetof(struct kept, area) || memcmp(x->magic, KEPT_MAGIC, sizeof(x->magic)) != 0)
+		return "damaged, or written before it had a head";
+	if (x->layout != KEPT_LAYOUT)
+		return "written by another version of egressd";
+	if (n != sizeof(*x) || x->size != sizeof(*x))
+		return "damaged: of another size";
+	sum_of(x, sum);
+	return memcmp(sum, x->sum, sizeof(sum)) == 0 ? NULL : "damaged: its checksum does not match";
+}
+
+static bool read_kept(struct kept *ret, const struct area *a, const char *state_dir)
+{
+	struct {
+		struct kept x;
+		uint8_t beyond;
+	} file;
 	char path[CONFIG_PATH + 32];
+	const char *wrong;
 	ssize_t n;
 	int fd;
 
@@ -184,9 +219,15 @@ static bool read_kept(struct kept *x, const struct area *a, const char *state_di
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return false;
-	n = read(fd, x, sizeof(*x));
+	n = read(fd, &file, sizeof(file.x) + 1);
 	close(fd);
-	return n == sizeof(*x) && x->area == a->h->id && x->born_ns == a->h->born_ns;
+	wrong = n < 0 ? "cannot be read" : what_is_wrong(&file.x, (size_t)n);
+	if (wrong) {
+		log_notice("%s: %s; health alerts of before are told again", path, wrong);
+		return false;
+	}
+	*ret = file.x;
+	return file.x.area == a->h->id && file.x.born_ns == a->h->born_ns;
 }
 
 void health_init(struct health *h, const struct area *a, const char *state_dir, bool closed)
@@ -200,7 +241,7 @@ void health_init(struct health *h, const struct area *a, const char *state_dir, 
 
 void health_keep(struct health *h, const struct area *a, const char *state_dir)
 {
-	struct kept x = { .area = a->h->id, .born_ns = a->h->born_ns };
+	struct kept x = { .magic = KEPT_MAGIC, .layout = KEPT_LAYOUT, .size = sizeof(x), .area = a->h->id, .born_ns = a->h->born_ns };
 	char path[CONFIG_PATH + 32], temporary[CONFIG_PATH + 32];
 	int fd;
 
@@ -208,6 +249,7 @@ void health_keep(struct health *h, const struct area *a, const char *state_dir)
 		return;
 	x.health = *h;
 	x.health.changed = false;
+	sum_of(&x, x.sum);
 	name_file(path, state_dir, "");
 	name_file(temporary, state_dir, ".new");
 	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

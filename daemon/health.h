@@ -7,6 +7,7 @@
  *                 us meanwhile; those of the minute after are told together, with the sum. An engine that does not get to judge is
  *                 told after HEALTH_BLIND_S, and each minute until it does. Of several while no relay looked, the last one's
  *                 interval is told.
+ * [HL3] File      one that is damaged, or of another version, is as none, with a line in the journal.
  */
 #pragma once
 

@@ -415,6 +415,103 @@ static void away(void **state)
 	assert_says(told(w), "\"event_type\":\"health\"");
 }
 
+/* ---- kept ---- */
+
+static size_t load_file(const struct world *w, uint8_t *to, size_t room)
+{
+	char path[100];
+	FILE *f;
+	size_t n;
+
+	snprintf(path, sizeof(path), "%s/health", w->dir);
+	f = fopen(path, "rb");
+	assert_non_null(f);
+	n = fread(to, 1, room, f);
+	fclose(f);
+	assert_true(n > 0 && n < room);
+	return n;
+}
+
+static void store_file(const struct world *w, const uint8_t *from, size_t n)
+{
+	char path[100];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/health", w->dir);
+	f = fopen(path, "wb");
+	assert_non_null(f);
+	assert_int_equal(fwrite(from, 1, n, f), n);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* What the next relay takes to be told: how many kinds. */
+static unsigned taken(const struct world *w)
+{
+	struct health h;
+	unsigned n = 0;
+
+	health_init(&h, &w->area, w->dir, false);
+	for (unsigned i = 0; i < HEALTH_COUNT; i++)
+		n += h.count[i] != 0;
+	assert_false(h.changed);
+	return n;
+}
+
+/* [HL3] A file that this version did not write whole for this area is as none. */
+static void kept(void **state)
+{
+	struct world *w = *state;
+	uint8_t file[1000], old[1000] = { 0 };
+	uint32_t seed = 1;
+	size_t n;
+
+	assert_int_equal(taken(w), 0);
+	for (unsigned i = 1; i < HEALTH_COUNT; i++)
+		set(&w->area.h->health[i], i);
+	while (told(w))
+		;
+	health_keep(&w->health, &w->area, w->dir);
+	assert_int_equal(taken(w), HEALTH_COUNT - 1);
+	n = load_file(w, file, sizeof(file));
+	for (size_t i = 0; i < n; i++)
+		for (unsigned bit = 0; bit < 8; bit++) {
+			file[i] ^= (uint8_t)(1U << bit);
+			store_file(w, file, n);
+			assert_int_equal(taken(w), 0);
+			file[i] ^= (uint8_t)(1U << bit);
+		}
+	for (size_t i = 0; i < n; i++) {
+		store_file(w, file, i);
+		assert_int_equal(taken(w), 0);
+	}
+	store_file(w, file, n + 1);
+	assert_int_equal(taken(w), 0);
+	/* As it was written before it had a head: the area's two numbers, and what was told. */
+	memcpy(old, &w->area.h->id, 8);
+	memcpy(old + 8, &w->area.h->born_ns, 8);
+	memset(old + 16, 1, sizeof(struct health) - 8);
+	for (size_t i = 0; i <= sizeof(struct health) + 24; i++) {
+		store_file(w, old, i);
+		assert_int_equal(taken(w), 0);
+	}
+	store_file(w, old, n);
+	assert_int_equal(taken(w), 0);
+	for (unsigned k = 0; k < 200; k++) {
+		for (size_t i = 0; i < sizeof(old); i++) {
+			seed = seed * 1664525 + 1013904223;
+			old[i] = (uint8_t)(seed >> 24);
+		}
+		if (k % 2)	/* with the right head */
+			memcpy(old, file, 32);
+		store_file(w, old, k % 3 ? n : seed % sizeof(old));
+		assert_int_equal(taken(w), 0);
+	}
+	store_file(w, file, n);
+	assert_int_equal(taken(w), HEALTH_COUNT - 1);
+	w->area.h->born_ns++;
+	assert_int_equal(taken(w), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -427,6 +524,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(others, setup, teardown),
 		cmocka_unit_test_setup_teardown(within_a_minute, setup, teardown),
 		cmocka_unit_test_setup_teardown(away, setup, teardown),
+		cmocka_unit_test_setup_teardown(kept, setup, teardown),
 	};
 
 	setenv("TZ", "UTC", 1);
