@@ -11,6 +11,7 @@
 #include "policy_source.h"
 #include "relay.h"
 #include "supervisor.h"
+#include "supervisor_rules.h"
 
 static int usage(int code)
 {
@@ -77,6 +78,8 @@ int main(int argc, char **argv)
 		return relay_main();
 	if (argc == 2 && strcmp(argv[1], "cleanup") == 0)
 		return cleanup_main();
+	if (argc == 2 && strcmp(argv[1], "left") == 0)
+		return left_main();
 	while ((o = getopt_long(argc, argv, "c:nh", options, NULL)) != -1) {
 		if (o == 'c')
 			path = optarg;

@@ -475,3 +475,23 @@ int rules_remove(struct rules *r)
 	}
 	return nft_batch_commit(&b, &what);
 }
+
+int rules_left(struct rules *r)
+{
+	static const struct {
+		const char *name;
+		int bit;
+	} table[] = { { TABLE, RULES_LEFT_QUEUE }, { TABLE_KEEP, RULES_LEFT_KEEP } };
+	int left = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		struct nft_table_info info = { 0 };
+		const int e = nft_table_get(&r->keep, table[i].name, &info);
+
+		if (e == 0 && !info.owned)
+			left |= table[i].bit;
+		else if (e < 0 && e != -ENOENT)
+			return e;
+	}
+	return left;
+}

@@ -148,3 +148,11 @@ int rules_disturbed(struct rules *r) MUST_CHECK;
 
 /* Remove both tables (stop: an admin's rescue lever). */
 int rules_remove(struct rules *r) MUST_CHECK;
+
+/* What stays when no process of ours does: RULES_LEFT_*, 0: nothing; -errno. A table that a socket owns goes with that. */
+int rules_left(struct rules *r) MUST_CHECK;
+
+#define RULES_LEFT_KEEP	 1
+#define RULES_LEFT_QUEUE 2
+#define RULES_REMEDY	 "nft delete table inet egressd_keep"
+#define RULES_REMEDY_ALL "nft delete table inet egressd; " RULES_REMEDY

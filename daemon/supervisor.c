@@ -28,11 +28,18 @@
 #include "rules.h"
 #include "snapshot.h"
 #include "supervisor_kept.h"
+#include "supervisor_rules.h"
 
 #define QUEUE_RCVBUF (64U << 20)
 #define EARLY_DEATHS 5		/* one after the other before READY, each within EARLY_S of its start: give up */
 #define EARLY_S	     20
 #define STOP_MS	     5000
+
+enum ending {			/* what becomes of rules and blocks */
+	REMOVE_RULES = 1,
+	LEAVE_RULES,		/* for a successor */
+	STAY_RULES,		/* they are not ours to remove */
+};
 
 enum child_role { ENGINE, RELAY, ROLES };
 
@@ -50,6 +57,9 @@ struct child {
 #define NFT_KEEP  "nft-keep"
 #define RESTART	  "restart"	/* no more than that one was asked for */
 
+#define RESTART_FAILED "the restart that was asked for has failed: rules and blocks are taken out, as by a stop; the next start that succeeds " \
+	"brings the blocks back"
+
 struct supervisor {
 	struct config config;
 	int config_fd, area, bell, policy, snapshot;
@@ -59,14 +69,14 @@ struct supervisor {
 	uint64_t alive_ns;
 	bool told_ready, refused;	/* a child said that it cannot work ... */
 	bool took_over;		/* the area was kept by the service manager: rules in the kernel may be our predecessor's */
+	bool handed_on;		/* the service manager had something of a predecessor's */
 	bool restarted;		/* on request: the policy file is read again */
+	bool taken_out;		/* rules of a table that does not fit: nothing is left of them */
 	const char *config_path;
 	char failed[200];	/* ... and why; empty when it has said it in lines of its own */
 };
 
 /* ---- what must outlive the children ---- */
-
-static void take_rules_out(int owner, int keep);
 
 static int sealed_config(const struct config *c)
 {
@@ -172,7 +182,8 @@ static int open_area(struct supervisor *s, char **names, int n)
 		close(fd);
 		kept_drop("area");
 		/* The new one knows nothing of the packets that wait in the queues, nor of counts and blocks in the kernel. */
-		take_rules_out(kept_take(names, n, NFT_OWNER), kept_take(names, n, NFT_KEEP));
+		super_take_out(kept_take(names, n, NFT_OWNER), kept_take(names, n, NFT_KEEP));
+		s->taken_out = true;
 		kept_drop(NFT_OWNER);
 		kept_drop(NFT_KEEP);
 		kept_drop_rest(names, n);
@@ -236,6 +247,13 @@ static int pair_of_sockets(int *a, int *b)
 	return *a < 0 || *b < 0 ? -EMFILE : 0;
 }
 
+static void free_names(char **names, int n)
+{
+	for (int i = 0; i < n; i++)
+		free(names[i]);
+	free(names);
+}
+
 static int open_all(struct supervisor *s)
 {
 	char **names = NULL;
@@ -259,9 +277,8 @@ static int open_all(struct supervisor *s)
 	for (int i = 0; r == 0 && i < ROLES; i++)
 		r = pair_of_sockets(&s->child[i].ours, &s->child[i].theirs);
 	kept_drop_rest(names, n);
-	for (int i = 0; i < n; i++)
-		free(names[i]);
-	free(names);
+	s->handed_on = n > 0;
+	free_names(names, n);
 	return r;
 }
 
@@ -433,45 +450,51 @@ static bool rules_are_ours(const struct supervisor *s)
 	return in && !s->took_over;
 }
 
+/* [V6] */
+static enum ending failed(const struct supervisor *s)
+{
+	if (s->restarted)
+		log_notice(RESTART_FAILED);
+	return s->restarted || rules_are_ours(s) ? REMOVE_RULES : STAY_RULES;
+}
+
 /* [V5] The engine takes the rules out while it still answers; the cleanup child makes sure, also when it is dead. */
-static void stop(struct supervisor *s, bool remove)
+static void stop(struct supervisor *s, enum ending how)
 {
 	sd_notify(0, "STOPPING=1");
 	end(&s->child[RELAY], SIGTERM);
-	end(&s->child[ENGINE], remove ? SIGUSR1 : SIGTERM);
-	if (remove)
-		take_rules_out(s->owner, s->keep);
-	else
+	end(&s->child[ENGINE], how == REMOVE_RULES ? SIGUSR1 : SIGTERM);
+	if (how == REMOVE_RULES)
+		super_take_out(s->owner, s->keep);
+	else if (how == LEAVE_RULES)
 		kept_give(s->bell, RESTART);
+	else
+		super_tell_left(s->keep, s->took_over);
 }
 
-static void take_rules_out(int owner, int keep)
+/* [V6] The same before there is anything to stop. */
+static int not_started(bool restarted, bool handed_on, int owner, int keep)
 {
-	struct child_fd fds[] = { { owner, FD_NFT_OWNER }, { keep, FD_NFT_KEEP } };
-	pid_t pid = owner < 0 || keep < 0 ? -1 : child_spawn("cleanup", fds, ARRAY_SIZE(fds), true);
-
-	if (pid > 0)
-		wait_for(pid, STOP_MS);
+	if (restarted) {
+		log_notice(RESTART_FAILED);
+		super_take_out(owner, keep);
+	} else {
+		super_tell_left(keep, handed_on);
+	}
+	return EXIT_FAILURE;
 }
 
-int cleanup_main(void)
+static int no_config(void)
 {
-	struct rules *r = NULL;
-	int e;
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(1, &names), r;
 
-	log_open("cleanup");
-	e = rules_open(FD_NFT_OWNER, FD_NFT_KEEP, &r);
-	if (e == 0)
-		e = rules_remove(r);
-	rules_close(r);
-	if (e < 0)
-		log_error("rules left in the kernel: %s; remove them with: nft delete table inet egressd_keep", strerror(-e));
-	return e < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	r = not_started(kept_take(names, n, RESTART) >= 0, n > 0, kept_take(names, n, NFT_OWNER), kept_take(names, n, NFT_KEEP));
+	free_names(names, n);
+	return r;
 }
 
 /* ---- loop ---- */
-
-enum { REMOVE_RULES = 1, LEAVE_RULES };	/* how to stop; 0: not, -errno */
 
 /* Else nobody would be there for the rules that stay. */
 static bool successor_can_start(const struct supervisor *s)
@@ -484,6 +507,7 @@ static bool successor_can_start(const struct supervisor *s)
 	return false;
 }
 
+/* enum ending, 0: go on, -errno */
 static int signals(struct supervisor *s, int sigfd)
 {
 	struct signalfd_siginfo si;
@@ -528,14 +552,14 @@ static int loop(struct supervisor *s, int sigfd)
 
 int supervisor_main(const char *config_path)
 {
-	static struct supervisor s = { .child = { { .role = "engine", .pid = -1 }, { .role = "relay", .pid = -1 } } };
+	static struct supervisor s = { .owner = -1, .keep = -1, .child = { { .role = "engine", .pid = -1 }, { .role = "relay", .pid = -1 } } };
 	sigset_t set;
 	int sigfd, r;
 
 	log_open("supervisor");
 	s.config_path = config_path;
 	if (child_config(config_path, &s.config) < 0)
-		return EXIT_FAILURE;	/* the child said why */
+		return no_config();	/* the child said why */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -548,10 +572,10 @@ int supervisor_main(const char *config_path)
 	if (r == -EMFILE)	/* all else was told where it happened */
 		log_error("cannot start: too few descriptors: raise LimitNOFILE (ulimit -n)");
 	if (r < 0)
-		return EXIT_FAILURE;
+		return not_started(s.restarted && !s.taken_out, s.handed_on, s.owner, s.keep);
 	start_child(&s, RELAY);
 	start_child(&s, ENGINE);
 	r = loop(&s, sigfd);
-	stop(&s, r != LEAVE_RULES && (r == REMOVE_RULES || s.told_ready || rules_are_ours(&s)));
+	stop(&s, r < 0 ? failed(&s) : (enum ending)r);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

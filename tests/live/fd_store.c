@@ -173,6 +173,8 @@ int main(int argc, char **argv)
 		if (si.ssi_signo == SIGUSR1 || si.ssi_signo == SIGUSR2) {
 			kill(pid, si.ssi_signo == SIGUSR1 ? SIGKILL : SIGUSR2);
 			waitpid(pid, &status, 0);
+			while (poll(p, 1, 0) > 0)	/* its last words, too */
+				hear(sock);
 			start(argv + 2, &pid);
 		} else if (si.ssi_signo == SIGTERM) {
 			kill(pid, SIGTERM);

@@ -5,7 +5,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
-lab_need jq
+lab_need jq prlimit
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
 cat >"$LAB_DIR/policy.yaml" <<END
@@ -85,8 +85,58 @@ lab_wait 10 lab_ended egressd && ok "a restart with a broken file ends" || not_o
 grep -q 'no successor could start' "$LAB_DIR/egressd.log" && ok "and says so" || not_ok "without a word"
 lab_is "" "$(in_ns gw nft list tables | grep egressd)" "and leaves no table behind"
 sed -i '/^mistake/d' "$LAB_DIR/egressd.yaml"
-lab_start egressd gw "$EGRESSD_BUILD/tests/live/fd_store" "$patience" "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
-lab_wait 10 ready 1 || not_ok "it does not start again"
+
+# A start that cannot succeed for other reasons: asked for, it is a stop; after a crash what holds goes on to hold, and that is told.
+blocked() { ctl blocks | grep -q '^10.20.0.15 -> 203.0.113.9'; }
+again() {
+	lab_egressd_config "$LAB_DIR/policy.yaml"
+	lab_start egressd gw "$EGRESSD_BUILD/tests/live/fd_store" "$patience" "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
+	lab_wait 10 ready 1 || not_ok "it does not start again"
+	lab_wait 5 blocked || not_ok "the block is not back"
+}
+tables() { in_ns gw nft list tables | grep egressd | paste -sd, ; }
+kept_tables() { in_ns gw nft list tables | grep -q egressd_keep && ok "$1" || not_ok "$1"; }
+hopeless() { # SIGNAL: to the service manager
+	kill -s "$1" "$(lab_pid egressd)"
+	lab_wait 15 lab_ended egressd || not_ok "$1: it does not end"
+	lab_is "exit 1" "$(grep '^exit' "$LAB_DIR/egressd.log" | tail -n 1)" "exit code"
+}
+touch "$LAB_DIR/file"
+for what in state_dir runtime_dir; do
+	again
+	lab_egressd_config "$LAB_DIR/policy.yaml" $what="$LAB_DIR/file/folder"
+	hopeless USR2
+	lab_is "" "$(tables)" "a restart with a bad $what is a stop: no table is left"
+	grep -q 'restart .* failed: .*taken out' "$LAB_DIR/egressd.log" && ok "and it is said" || not_ok "without a word"
+done
+again
+lab_start holder gw "$EGRESSD_BUILD/tests/live/nfq_tool" run 5 60
+lab_wait 5 eval 'in_ns gw grep -q "^ *5 " /proc/net/netfilter/nfnetlink_queue' || not_ok "nobody holds queue 5"
+lab_egressd_config "$LAB_DIR/policy.yaml" "queues={first: 5, count: 2}"
+hopeless USR2
+lab_is "" "$(tables)" "a restart with a queue of somebody else is a stop"
+lab_stop holder
+again
+prlimit --pid "$(lab_pid egressd)" --as=300000000
+lab_egressd_config "$LAB_DIR/policy.yaml" "table={pairs: 1048576}"
+hopeless USR2
+lab_is "" "$(tables)" "a restart with a table beyond memory is a stop"
+grep -q 'memory for 1048576 pairs' "$LAB_DIR/egressd.log" && ! grep -q 'remove them with' "$LAB_DIR/egressd.log" && ok "and nothing else is said" ||
+	not_ok "the log: $(tail -n 3 "$LAB_DIR/egressd.log")"
+again
+lab_egressd_config "$LAB_DIR/policy.yaml" state_dir="$LAB_DIR/file/folder"
+hopeless USR1
+kept_tables "a start after a crash with a bad state folder: blocks hold"
+lab_is 1 "$(grep -c "remove them with: nft delete table" "$LAB_DIR/egressd.log")" "one line says how to end that"
+again
+lab_egressd_config "$LAB_DIR/policy.yaml"
+echo 'mistake: 1' >>"$LAB_DIR/egressd.yaml"
+hopeless USR1
+kept_tables "a start after a crash with a broken file: blocks hold"
+lab_is 1 "$(grep -c "remove them with: nft delete table" "$LAB_DIR/egressd.log")" "one line says how to end that"
+remedy=$(sed -n 's/.*remove them with: //p' "$LAB_DIR/egressd.log")
+in_ns gw sh -c "${remedy:-false}" && lab_is "" "$(tables)" "and so it ends"
+again
 lab_stop egressd TERM 10
-lab_is "" "$(in_ns gw nft list tables | grep egressd)" "stop leaves no table"
+lab_is "" "$(tables)" "stop leaves no table"
 lab_done
