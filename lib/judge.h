@@ -60,6 +60,7 @@ struct judge {
 	int (*notify)(void *ctx);	/* a finding changed: wake who reports and who reviews; NULL */
 	void *ctx;
 	int64_t wall_offset_s;		/* unix seconds - boottime seconds, for contracts' until */
+	int64_t reviewed_s;		/* unix seconds of the last review */
 	struct judge_source source[JUDGE_SOURCES];
 	uint32_t retired[2][JUDGE_EVICT];	/* pairs, accounts between the two steps of eviction */
 	uint32_t nretired[2];
@@ -68,7 +69,7 @@ struct judge {
 /* Accounts for and decides over n <= AREA_SLOTS packets, in order. */
 void judge_batch(struct judge *j, struct judge_packet *v, unsigned n, struct mono now);
 
-/* One thread, about once a second and after a notify: ends blocks, closes quiet findings, expires decisions, counts
+/* One thread, about once a second and after a notify: ends blocks and contracts, closes quiet findings, expires decisions, counts
  * blocks. Calls changed(ctx, account slot) for each account whose block began or ended since the last call. */
 void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, uint32_t account), void *ctx);
 

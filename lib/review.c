@@ -82,6 +82,30 @@ static void expire_dynamic(struct judge *j, struct mono now)
 		judge_lists_changed(j);
 }
 
+static void refresh(struct judge *j, uint32_t slot, struct mono now)
+{
+	account_lock(&j->area.account[slot]);
+	ledger_refresh(j, slot, ledger_rule(j, slot), now);
+	account_unlock(&j->area.account[slot]);
+}
+
+/* A contract's last day is over since the last review: its accounts hear of it now and not at the next tick of their rings. */
+static void end_contracts(struct judge *j, struct mono now)
+{
+	const int64_t was = j->reviewed_s, is = (int64_t)mono_s(now) + j->wall_offset_s;
+
+	j->reviewed_s = is;
+	for (uint32_t r = 0; j->policy && r < j->policy->h->nrules; r++) {
+		const struct policy_rule *rule = &j->policy->rule[r];
+
+		if (rule->kind != RULE_CONTRACT || rule->until <= was || rule->until > is)
+			continue;	/* POLICY_UNTIL_NEVER is later than any */
+		for (uint32_t i = 0; i < j->area.h->accounts; i++)
+			if (table_is_full(&j->area.accounts, i) && j->area.account[i].key.rule == rule->uid)
+				refresh(j, i, now);
+	}
+}
+
 void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, uint32_t account), void *ctx)
 {
 	struct area *a = &j->area;
@@ -89,6 +113,7 @@ void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, u
 	uint32_t blocks = 0, braked = 0;
 
 	expire_dynamic(j, now);
+	end_contracts(j, now);
 	for (uint32_t w = 0; w < a->h->accounts / 64; w++) {
 		uint64_t left = atomic_load_explicit(&a->open[w], memory_order_relaxed);
 
@@ -152,13 +177,9 @@ void judge_policy_changed(struct judge *j, struct mono now)
 
 	make_others(j, now);
 	judge_lists_changed(j);
-	for (uint32_t i = 0; i < a->h->accounts; i++) {
-		if (!table_is_full(&a->accounts, i))
-			continue;
-		account_lock(&a->account[i]);
-		ledger_refresh(j, i, ledger_rule(j, i), now);
-		account_unlock(&a->account[i]);
-	}
+	for (uint32_t i = 0; i < a->h->accounts; i++)
+		if (table_is_full(&a->accounts, i))
+			refresh(j, i, now);
 }
 
 /* A host's overflow record, made if need be; TABLE_NONE: no place. */

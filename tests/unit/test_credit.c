@@ -101,6 +101,39 @@ static void all_must_pay(void **state)
 	sane();
 }
 
+/* Its time ends amid a tick of the rings: the next review ends it, not the next tick. So it does when the clock is put forward, and one
+ * that is put back makes it young again. */
+static void contract_ends(void **state)
+{
+	static const int64_t end_s = 5 * 86400;		/* 1970-01-05, 24:00 */
+	struct how backup = { .opener = OPENER_INSIDE, .dport = 873 };
+
+	(void)state;
+	for (unsigned ends_in = 1; ends_in <= 9; ends_in++) {
+		world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: host, limit: {1h: 2kB}, action: block}\n"
+		      "contracts:\n  - {name: c, from: 10.20.0.15, to: outside, ports: [tcp/873], budget: {per: pair, 24h: 50kB}, "
+		      "until: 1970-01-05}\n");
+		w.j.wall_offset_s = end_s - ends_in - (int64_t)mono_s(w.now);
+		for (unsigned s = 0; s < ends_in; s++, pass_time(1))
+			assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 4, backup), 4000);
+		assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 4, backup), 2000);	/* the rule's */
+		sane();
+	}
+	world("rules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: host, limit: {1h: 2kB}, action: block}\n"
+	      "contracts:\n  - {name: c, from: 10.20.0.15, to: outside, ports: [tcp/873], budget: {per: pair, 24h: 50kB}, "
+	      "until: 1970-01-05}\n");
+	w.j.wall_offset_s = end_s - 3600 - (int64_t)mono_s(w.now);
+	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 4, backup), 4000);
+	pass_time(1);
+	w.j.wall_offset_s += 3600;
+	pass_time(1);
+	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 4, backup), 2000);
+	w.j.wall_offset_s -= 3600;
+	pass_time(5);
+	assert_int_equal(pour_as("10.20.0.15", "198.51.100.20", 4, backup), 4000);
+	sane();
+}
+
 /* By the accounts of rule or contract `name`. */
 static uint64_t refused_by(const char *name)
 {
@@ -416,7 +449,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(exact_and_back),    cmocka_unit_test(never_past),	 cmocka_unit_test(all_must_pay),
-		cmocka_unit_test(contract_first),    cmocka_unit_test(opener_and_ports), cmocka_unit_test(exits),
+		cmocka_unit_test(contract_first), cmocka_unit_test(contract_ends), cmocka_unit_test(opener_and_ports), cmocka_unit_test(exits),
 		cmocka_unit_test(named_host_is_one), cmocka_unit_test(outside_is_a_64),	 cmocka_unit_test(protected_passes),
 		cmocka_unit_test(brake),	     cmocka_unit_test(observe_by_hand),	 cmocka_unit_test(unblock_exactly),
 		cmocka_unit_test(by_hand),	     cmocka_unit_test(reload_keeps_sums), cmocka_unit_test(full_table),
