@@ -158,10 +158,9 @@ static void subject_elements(const struct subject *x, struct rules_block b)
 		all_services(x, b);
 }
 
-static void rule_elements(const struct engine *e, const struct policy_rule *r, const struct account_key *k, uint32_t slot,
-			  uint64_t ms, struct block_list *l)
+static void rule_elements(const struct engine *e, const struct policy *p, const struct policy_rule *r, const struct account_key *k,
+			  uint32_t slot, uint64_t ms, struct block_list *l)
 {
-	const struct policy *p = &e->policy->view;
 	const bool pair = k->kind == SUBJECT_PAIR;
 	const struct prefix dst = pair ? out_prefix(k) : (struct prefix){ 0 };
 	const struct policy_dst *to = pair ? policy_dst_of(p, &dst.addr) : NULL;
@@ -200,8 +199,8 @@ static void dynamic_elements(const struct engine *e, uint32_t uid, uint32_t slot
 	}
 }
 
-/* Kernel elements of an account's block, as its rule and key say; none where an element cannot say it. */
-static void elements_of(const struct engine *e, uint32_t slot, uint64_t ms, struct block_list *l)
+/* Kernel elements of an account's block, as its rule and key say; none where an element cannot say it. p may be NULL. */
+static void elements_by(const struct engine *e, const struct engine_policy *p, uint32_t slot, uint64_t ms, struct block_list *l)
 {
 	const struct account_cold *c = &e->area.account_cold[slot];
 	const struct account_key *k = &e->area.account[slot].key;
@@ -212,9 +211,14 @@ static void elements_of(const struct engine *e, uint32_t slot, uint64_t ms, stru
 		dynamic_elements(e, k->rule, slot, ms, l);
 		return;
 	}
-	i = e->policy ? policy_rule_by_uid(&e->policy->view, k->rule) : -1;
+	i = p ? policy_rule_by_uid(&p->view, k->rule) : -1;
 	if (i >= 0)
-		rule_elements(e, &e->policy->view.rule[i], k, slot, ms, l);
+		rule_elements(e, &p->view, &p->view.rule[i], k, slot, ms, l);
+}
+
+static void elements_of(const struct engine *e, uint32_t slot, uint64_t ms, struct block_list *l)
+{
+	elements_by(e, e->policy, slot, ms, l);
 }
 
 static bool is_blocked(const struct area *a, uint32_t slot)
@@ -275,7 +279,13 @@ static int owners_add(struct owners *o, const struct block_list *l, uint32_t acc
 	return 0;
 }
 
-static int owners_of(const struct engine *e, struct owners *o)
+/* Blocked, or was: its elements go with the next review. */
+static bool has_elements(const struct area *a, uint32_t slot)
+{
+	return table_is_full(&a->accounts, slot) && (is_blocked(a, slot) || a->account_cold[slot].announced);
+}
+
+static int owners_of(const struct engine *e, const struct engine_policy *p, struct owners *o)
 {
 	static struct block_list l;	/* large, and there is one main thread */
 	int r = 0;
@@ -285,10 +295,10 @@ static int owners_of(const struct engine *e, struct owners *o)
 		     left &= left - 1) {
 			uint32_t slot = w * 64 + (uint32_t)__builtin_ctzll(left);
 
-			if (!table_is_full(&e->area.accounts, slot) || !is_blocked(&e->area, slot))
+			if (!has_elements(&e->area, slot))
 				continue;
 			l.n = 0;
-			elements_of(e, slot, 0, &l);
+			elements_by(e, p, slot, 0, &l);
 			r = owners_add(o, &l, slot);
 		}
 	if (o->n)
@@ -321,16 +331,22 @@ static size_t first_owner(const struct owners *o, const struct rules_block *b)
 	return lo;
 }
 
+/* Owner i is one of element b. */
+static bool is_of(const struct owners *o, size_t i, const struct rules_block *b)
+{
+	return i < o->n && element_order(&o->v[i].element, b) == 0;
+}
+
 /* Another block may have had the same element: the next review puts it in again. After this one: who is blocked then stays so. */
 static void announce_others(struct sync *s)
 {
 	struct owners o = { 0 };
 
-	if (s->gone.n && atomic_load_explicit(&s->e->area.h->blocks, memory_order_relaxed) && owners_of(s->e, &o) == 0)
+	if (s->gone.n && atomic_load_explicit(&s->e->area.h->blocks, memory_order_relaxed) && owners_of(s->e, s->e->policy, &o) == 0)
 		for (size_t i = 0; i < s->gone.n; i++) {
 			const struct rules_block *b = &s->gone.v[i].element;
 
-			for (size_t k = first_owner(&o, b); k < o.n && element_order(&o.v[k].element, b) == 0; k++)
+			for (size_t k = first_owner(&o, b); is_of(&o, k, b); k++)
 				s->e->area.account_cold[o.v[k].account].announced = 0;
 		}
 	free(o.v);
@@ -383,6 +399,7 @@ static void flush_blocks(struct sync *s)
 		}
 		if (r == 0)
 			continue;
+		s->e->sets_known = false;	/* what was not taken out has no account */
 		enforce_worry(s->e, HEALTH_RULES_FAILED);
 		log_error("blocked sets: %s; blocks hold in the queue%s", strerror(-r), r == -ENFILE ? "" : ", and the sets are tried again");
 		s->failed = s->failed || (services && r != -ENFILE);
@@ -436,15 +453,48 @@ void blocked_forget(struct engine *e)
 struct settle {
 	struct engine *e;
 	struct owners owners;
+	struct mono now;
+	uint32_t kept;
+	uint64_t lost;		/* of elements of ports */
 };
+
+/* In place: of one that stays the relay never reads a half. */
+static void list_kept(struct settle *s, const struct rules_block *b, uint64_t bytes)
+{
+	struct area_kept *k;
+
+	if (s->kept++ >= AREA_KEPT)
+		return;
+	k = &s->e->area.h->kept[s->kept - 1];
+	k->src = b->src;
+	k->dst = b->dst;
+	k->until_ns = b->timeout_ms ? s->now.ns + b->timeout_ms * NS_PER_MS : 0;
+	k->refused = bytes;
+}
+
+static void tell_kept(struct engine *e, uint32_t n)
+{
+	const uint32_t before = atomic_exchange_explicit(&e->area.h->kept_blocks, n, memory_order_release);
+
+	if (n > before)
+		log_notice("%u block%s of before %s in the kernel until their time, of rules that nobody knows any more: egressctl blocks "
+			   "lists them, egressctl unblock takes them out", n, n == 1 ? "" : "s", n == 1 ? "stands" : "stand");
+}
 
 /* What the sets refused belongs to the accounts and their pairs. */
 static int refused_in_kernel(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes)
 {
 	struct settle *s = ctx;
+	size_t i = first_owner(&s->owners, b);
 
 	(void)packets;
-	for (size_t i = first_owner(&s->owners, b); i < s->owners.n && element_order(&s->owners.v[i].element, b) == 0; i++)
+	if (!is_of(&s->owners, i, b)) {
+		if (b->kind <= RULES_BLOCK_HOST)
+			list_kept(s, b, bytes);
+		else
+			s->lost += bytes;
+	}
+	for (; is_of(&s->owners, i, b); i++)
 		s->e->area.account_cold[s->owners.v[i].account].kernel_seen += bytes;
 	return 0;
 }
@@ -477,21 +527,91 @@ static void settle_account(struct engine *e, uint32_t account)
 		c->kernel_refused = seen;
 }
 
-void blocked_settle(struct engine *e)
+uint64_t blocked_settle(struct engine *e, const struct engine_policy *p)
 {
-	struct settle s = { .e = e };
+	struct settle s = { .e = e, .now = clock_mono() };
+	const struct area_header *h = e->area.h;
 	int r;
 
-	if (atomic_load_explicit(&e->area.h->blocks, memory_order_relaxed) == 0)
-		return;
-	r = owners_of(e, &s.owners);
+	if (!p || (e->sets_known && atomic_load_explicit(&h->blocks, memory_order_relaxed) == 0 &&
+		   atomic_load_explicit(&h->kept_blocks, memory_order_relaxed) == 0))
+		return 0;
+	r = owners_of(e, p, &s.owners);
 	for (size_t i = 0; i < s.owners.n; i++)
 		e->area.account_cold[s.owners.v[i].account].kernel_seen = 0;	/* an engine may have died in between */
 	if (r == 0)
 		r = rules_block_dump(e->rules, refused_in_kernel, &s);
 	for (size_t i = 0; r == 0 && i < s.owners.n; i++)
 		settle_account(e, s.owners.v[i].account);
+	if (r == 0)
+		tell_kept(e, s.kept);
+	e->sets_known = r == 0;
 	free(s.owners.v);
+	return r == 0 ? s.lost : 0;
+}
+
+/* ---- blocks of before ---- */
+
+struct lift {
+	struct owners owners;
+	struct prefix src, dst;
+	struct rules_block *v;
+	size_t n, room;
+};
+
+/* A host's element refuses its packets to any destination, which are of its family. */
+static bool refuses(const struct rules_block *b, const struct prefix *src, const struct prefix *dst)
+{
+	if (b->kind > RULES_BLOCK_HOST || !prefix_contains(src, &b->src))
+		return false;
+	if (dst->len == 0)
+		return true;
+	return b->kind == RULES_BLOCK_HOST ? addr_is_v4(&dst->addr) == addr_is_v4(&b->src) : prefix_contains(dst, &b->dst.addr);
+}
+
+static int collect_kept(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes)
+{
+	struct lift *l = ctx;
+
+	(void)packets;
+	(void)bytes;
+	if (!refuses(b, &l->src, &l->dst) || is_of(&l->owners, first_owner(&l->owners, b), b))
+		return 0;
+	if (l->n == l->room) {
+		const size_t room = l->room ? l->room * 2 : 64;
+		struct rules_block *v = reallocarray(l->v, room, sizeof(*v));
+
+		if (!v)
+			return -ENOMEM;
+		l->v = v;
+		l->room = room;
+	}
+	l->v[l->n++] = *b;
+	return 0;
+}
+
+int blocked_lift_kept(struct engine *e, const struct prefix *src, const struct prefix *dst, uint32_t *ret_count)
+{
+	struct lift l = { .src = *src, .dst = *dst };
+	int r;
+
+	*ret_count = 0;
+	if (!e->policy)
+		return 0;
+	if (dst->len > 64 && !addr_is_v4(&dst->addr))	/* an outside IPv6 address stands for its /64 */
+		l.dst = (struct prefix){ .addr = addr_mask(&dst->addr, 64), .len = 64 };
+	r = owners_of(e, e->policy, &l.owners);
+	if (r == 0)
+		r = rules_block_dump(e->rules, collect_kept, &l);
+	for (size_t i = 0; r == 0 && i < l.n; i += BLOCK_BATCH)
+		r = rules_block_del(e->rules, &l.v[i], MIN_OF(l.n - i, (size_t)BLOCK_BATCH));
+	if (r == 0)
+		*ret_count = (uint32_t)l.n;
+	if (l.n)
+		(void)blocked_settle(e, e->policy);	/* what is listed */
+	free(l.owners.v);
+	free(l.v);
+	return r;
 }
 
 void blocked_review(struct engine *e, struct mono now)
@@ -499,8 +619,10 @@ void blocked_review(struct engine *e, struct mono now)
 	struct sync s = { .e = e, .now = now };
 	uint32_t allows = allows_now(e, now.ns);
 
+	if (!e->policy)
+		return;	/* [BK1] */
 	if (allows != e->allows) {
-		blocked_settle(e);
+		(void)blocked_settle(e, e->policy);
 		blocked_forget(e);	/* which elements may stand has changed; the queue refuses meanwhile */
 	}
 	e->allows = allows;

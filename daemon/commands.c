@@ -114,6 +114,23 @@ static void say_wider(const struct area_dynamic *d, char text[200])
 		 prefix_format(&d->src, src), dst, d->author);
 }
 
+/* Those of before, too, which no account has: after r of judge_unblock(). */
+static int unblock_kept(struct engine *e, const struct proto_decision *d, int r, uint32_t *count, char text[200])
+{
+	uint32_t n = 0;
+	const int error = blocked_lift_kept(e, &d->src, &d->dst, &n);
+
+	if (error < 0) {
+		snprintf(text, 200, "blocks of before are in the kernel yet: %s%s", strerror(-error),
+			 r == 0 ? "; the others are lifted" : "");
+		return error == -ENOENT ? -EAGAIN : error;	/* the first means that nothing was there */
+	}
+	if (r < 0 && n == 0)
+		return r;
+	*count = (r == 0 ? *count : 0) + n;
+	return 0;
+}
+
 static int unblock(struct engine *e, const struct proto_decision *d, struct mono now, uint32_t *count, char text[200])
 {
 	const struct area_dynamic *wider;
@@ -121,6 +138,8 @@ static int unblock(struct engine *e, const struct proto_decision *d, struct mono
 
 	if (r == -EBUSY)
 		say_wider(wider, text);
+	else
+		r = unblock_kept(e, d, r, count, text);
 	return r;
 }
 

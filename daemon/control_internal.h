@@ -105,6 +105,9 @@ size_t control_pairs(const struct control_call *q, const struct control_name *in
 uint64_t control_unlisted(const struct area *a);
 /* "file01, 10.20.0.16": who sent most to `out`. How many are named. */
 unsigned control_senders(const struct control_call *q, const struct control_name *out, char *buf, size_t size);
+/* control_kept.c: sets "kept", of these ends (NULL: of all), and "kept_total", all there are; of both the first AREA_KEPT are looked at.
+ * The bytes that the listed ones refused. */
+uint64_t control_kept(const struct control_call *q, const struct control_name *in, const struct control_name *out, struct json_t *reply);
 /* control_why.c: one account with its windows. */
 struct json_t *control_account(const struct control_call *q, uint32_t slot);
 

@@ -160,6 +160,8 @@ static void set_coverage(const struct control_call *q, json_t *to)
 	control_set_number(to, "unlisted_bytes", control_unlisted(q->ctx->area));
 	control_set_number(to, "folded_bytes", LOAD(h->folded_bytes) + LOAD(h->lost_pair_bytes));
 	control_set_number(to, "blocks", LOAD(h->blocks));
+	control_set_number(to, "kept_blocks", LOAD(h->kept_blocks));
+	control_set_number(to, "kept_lost_bytes", LOAD(h->kept_lost));
 	control_set_number(to, "braked", LOAD(h->braked));
 }
 
@@ -510,6 +512,7 @@ int control_blocks(struct control_call *q, json_t *reply)
 	control_set_number(reply, "total", n);
 	control_set(reply, "blocks", list);
 	set_decisions(q, reply);
+	(void)control_kept(q, NULL, NULL, reply);
 	/* What makes this list another thing than what passes. */
 	set_observe(q, reply);
 	control_set_number(reply, "engine_silent_s", silent_s(q));

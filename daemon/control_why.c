@@ -375,6 +375,7 @@ int control_why(struct control_call *q, json_t *reply)
 		return r;
 	set_accounts(q, &in, &out, &exits, &total.refused, reply);
 	set_decisions(q, &in, &out, &total.refused, reply);
+	total.refused += control_kept(q, &in, &out, reply);	/* in no account, and in no pair */
 	set_total(pairs, &total, reply);
 	control_set_number(reply, "gap_seconds", LOAD(q->ctx->area->h->gap_ns) / NS_PER_S);
 	return 0;

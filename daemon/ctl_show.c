@@ -116,10 +116,58 @@ static size_t put_decisions(const json_t *list)
 	return json_array_size(list);
 }
 
+static const char *left_of(uint64_t s, char buf[32])
+{
+	if (s < 120)
+		snprintf(buf, 32, "%" PRIu64 " s", s);
+	else if (s < 7200)
+		snprintf(buf, 32, "%" PRIu64 " min", s / 60);
+	else
+		snprintf(buf, 32, "%" PRIu64 " h", s / 3600);
+	return buf;
+}
+
+static void put_kept(const json_t *k)
+{
+	char when[32], left[32], bytes[16];
+	const char *dest = ctl_string(k, "dest");
+
+	ctl_put(ctl_string(k, "src"));
+	printf(" -> ");
+	ctl_put(dest);
+	printf("   rule unknown   BLOCKED ");
+	if (!ctl_null(k, "left_s"))
+		printf("until %s (%s left), ", ctl_when(k, "blocked_until", when), left_of(ctl_number(k, "left_s"), left));
+	printf("kept by the kernel from before\n  refused %s\n  to let it go on: egressctl unblock ", ctl_bytes(k, "refused_bytes", bytes));
+	ctl_put(ctl_string(k, "src"));
+	if (strcmp(dest, "*") != 0) {
+		putchar(' ');
+		ctl_put(dest);
+	}
+	printf(" --reason '...'\n");
+}
+
+static size_t put_all_kept(const json_t *list)
+{
+	const json_t *k;
+	size_t i;
+
+	json_array_foreach(list, i, k)
+		put_kept(k);
+	return json_array_size(list);
+}
+
+/* Those that the engine did not list. */
+static void put_kept_more(uint64_t all, size_t listed)
+{
+	if (all > listed)
+		printf("and %" PRIu64 " more that the kernel keeps from before: egressctl unblock takes them out, too\n", all - listed);
+}
+
 void ctl_show_blocks(const json_t *reply)
 {
 	const json_t *list = json_object_get(reply, "blocks"), *a;
-	size_t i, n = json_array_size(list);
+	size_t i, kept, n = json_array_size(list);
 	char when[32];
 
 	ctl_put_silence(ctl_number(reply, "engine_silent_s"), reply);
@@ -130,6 +178,9 @@ void ctl_show_blocks(const json_t *reply)
 	if (ctl_number(reply, "total") > n)
 		printf("and %" PRIu64 " more\n", ctl_number(reply, "total") - n);
 	n += put_decisions(json_object_get(reply, "by_hand"));
+	kept = put_all_kept(json_object_get(reply, "kept"));
+	put_kept_more(ctl_number(reply, "kept_total"), kept);
+	n += kept;
 	if (n == 0)
 		puts("nothing is blocked");
 	put_decisions(json_object_get(reply, "allowed"));
@@ -214,6 +265,7 @@ void ctl_show_why(const json_t *reply)
 	if (ctl_number(reply, "accounts_total") > json_array_size(accounts))
 		printf("and %" PRIu64 " more, less full\n", ctl_number(reply, "accounts_total") - json_array_size(accounts));
 	put_decisions(json_object_get(reply, "decisions"));
+	put_all_kept(json_object_get(reply, "kept"));
 	if (json_array_size(accounts) == 0)
 		puts("no rule or contract has counted anything of it");
 	put_total(reply);
@@ -329,7 +381,7 @@ void ctl_show_change(const json_t *reply)
 
 	printf("done");
 	if (n)
-		printf(": %" PRIu64 " account%s or decision%s", n, ctl_plural(n), ctl_plural(n));
+		printf(": %" PRIu64 " account%s, decision%s or kept block%s", n, ctl_plural(n), ctl_plural(n), ctl_plural(n));
 	if (ctl_number(reply, "budget_bytes"))
 		printf(", %s", ctl_bytes(reply, "budget_bytes", bytes));
 	if (!ctl_null(reply, "until"))

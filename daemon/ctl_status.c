@@ -94,6 +94,12 @@ static void put_unusual(const json_t *s)
 	if (ctl_number(s, "braked"))
 		printf("  brake: %" PRIu64 " subject%s beyond the limit, only alerted\n", ctl_number(s, "braked"),
 		       ctl_plural(ctl_number(s, "braked")));
+	if (ctl_number(s, "kept_blocks"))
+		printf("  %" PRIu64 " block%s kept by the kernel from before, of rules that nobody knows any more: egressctl blocks\n",
+		       ctl_number(s, "kept_blocks"), ctl_number(s, "kept_blocks") == 1 ? " is" : "s are");
+	if (ctl_number(s, "kept_lost_bytes"))
+		printf("  %s refused by blocks of before are in no account: their rules were unknown\n",
+		       ctl_bytes(s, "kept_lost_bytes", bytes));
 	if (ctl_number(s, "unseen_bytes"))
 		printf("  unseen: %s left without being judged (%" PRIu64 " packet%s; failure: %s)\n",
 		       ctl_bytes(s, "unseen_bytes", bytes), ctl_number(s, "unseen_packets"),

@@ -1,6 +1,7 @@
 /* enforce.c - policy into the kernel, and what the kernel counted. Main thread only. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <net/if.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -181,10 +182,18 @@ void enforce_rules(struct engine *e)
 
 /* ---- policy, put in force ---- */
 
+static void tell_lost(struct engine *e, uint64_t lost)
+{
+	atomic_fetch_add_explicit(&e->area.h->kept_lost, lost, memory_order_relaxed);
+	log_notice("%" PRIu64 " bytes were refused by blocks of ports of before, of rules that nobody knows any more: these blocks have ended, "
+		   "and the bytes are in no account", lost);
+}
+
 int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_stand, char why[200])
 {
 	struct engine_policy *p = NULL, *old = e->policy;
 	const char *what = "";
+	uint64_t lost = 0;
 	int r = policy_map(blob_fd, &p, &what);
 
 	if (r < 0) {
@@ -195,13 +204,15 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 	p->version = version;
 	p->no = ++e->next_no;
 	if (!rules_stand)
-		blocked_settle(e);	/* elements of services count from zero after it */
+		lost = blocked_settle(e, old ? old : p);	/* elements of services go, and count from zero after it */
 	r = rules_stand ? 0 : apply(e, p, e->rules_due, &what);	/* first: it is atomic and may fail, what follows cannot */
 	if (r < 0) {
 		snprintf(why, 200, "kernel rules: %s: %s", what, strerror(-r));
 		policy_free(p);
 		return r;
 	}
+	if (lost)
+		tell_lost(e, lost);
 	if (!rules_stand)	/* they spend by the old one's accounts; none is granted until the new one is in force */
 		leases_end_touched(e, &p->view);
 	if (!rules_stand)	/* else a dead engine's stand, announced by none of ours, until enforce_start() */
@@ -351,7 +362,7 @@ static void put_back(struct engine *e, struct mono now, bool tell)
 		log_warning("somebody removed kernel rules or blocks of ours; putting them back");
 	}
 	leases_end_all(e);
-	blocked_settle(e);
+	(void)blocked_settle(e, e->policy);
 	for (uint32_t i = 0; i < e->area.h->accounts; i++)
 		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
 			e->area.account_cold[i].announced = 0;
@@ -391,7 +402,7 @@ void enforce_start(struct engine *e)
 		log_warning("somebody removed our kernel rules while no engine ran; putting them back");
 	}
 	leases_end_all(e);	/* the dead engine's, with all that they passed */
-	blocked_settle(e);	/* the review puts the dead engine's elements in anew, and they count from zero */
+	(void)blocked_settle(e, e->policy);	/* the review puts the dead engine's elements in anew, and they count from zero */
 	enforce_rules(e);
 	blocked_review(e, clock_mono());
 }

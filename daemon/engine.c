@@ -98,7 +98,7 @@ static void second(struct engine *e)
 	e->judge.wall_offset_s = offset;
 	for (unsigned i = 0; i < e->nworkers; i++)
 		__atomic_store_n(&e->worker[i].judge.wall_offset_s, offset, __ATOMIC_RELAXED);
-	blocked_settle(e);	/* first: what the review deletes or puts in anew counts from zero */
+	(void)blocked_settle(e, e->policy);	/* first: what the review deletes or puts in anew counts from zero */
 	blocked_review(e, now);
 	enforce_health(e, now);
 	if (e->policy && !e->rules_due)

@@ -79,6 +79,7 @@ struct engine {
 	int lease_wake;			/* eventfd: workers to main thread */
 	int lease_grace;		/* eventfd: the thread that waits for the kernel to main thread */
 	uint32_t allows;		/* in force at the last review */
+	bool sets_known;		/* read, and since then no element has lost its account */
 	unsigned nworkers;
 	struct engine_worker worker[AREA_WORKERS];
 };
@@ -116,10 +117,20 @@ void enforce_health(struct engine *e, struct mono now);
 void enforce_look_back(struct engine *e);	/* the workers judge: what passed since the last engine's did */
 void enforce_worry(struct engine *e, enum area_health what);	/* counted; the relay tells */
 
-/* blocked.c: judge_review(), then the kernel's sets follow. */
-void blocked_review(struct engine *e, struct mono now);
+/* blocked.c: blocks and the kernel's sets.
+ *
+ * [BK1] Known  only a policy says whose an element is: until there is one no block ends, no element is touched, nothing is settled.
+ * [BK2] Kept   an element of a pair or host that no account has (its account was lost: the service was killed) holds until its time, and
+ *              is in the area's kept[]; blocked_lift_kept() takes it out.
+ * [BK3] Exact  what an element refused while we were dead is its accounts' when the policy comes; of an element of ports that no account
+ *              has the bytes are in kept_lost. */
+void blocked_review(struct engine *e, struct mono now);	/* judge_review(), then the sets follow */
 void blocked_forget(struct engine *e);	/* take all elements out: their names or their right to stand change */
-void blocked_settle(struct engine *e);	/* bytes that the sets refused, to their accounts */
+/* Bytes that the sets refused, to their accounts, which elements are named by p (NULL: none yet, nothing is done). Returns those of
+ * elements of ports that no account has. */
+uint64_t blocked_settle(struct engine *e, const struct engine_policy *p);
+/* Elements that no account has and that refuse packets from src to dst (of length 0: anywhere), taken out. 0 or -errno. */
+int blocked_lift_kept(struct engine *e, const struct prefix *src, const struct prefix *dst, uint32_t *ret_count) MUST_CHECK;
 
 /* A refused packet of `src` would go unanswered: the account is blocked, its rule answers, and no element of it says src. */
 bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct addr *src);

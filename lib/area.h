@@ -28,6 +28,7 @@
 #define AREA_DYNAMIC  256		/* decisions in force: allow and block by hand */
 #define AREA_ANSWERS  64		/* to decisions, the newest */
 #define AREA_BRAKE    64
+#define AREA_KEPT     256		/* of the blocks that the kernel keeps from before, those that are listed */
 #define AREA_UNKNOWN  UINT64_MAX
 #define AREA_HUGE     ((size_t)2 << 20)	/* the hot part ends at a multiple of it */
 
@@ -71,6 +72,15 @@ struct area_dynamic {		/* a decision in force; engine writes, under one thread *
 	uint64_t budget;	/* bytes, allow */
 	uint64_t until_ns, since_ns;	/* boottime */
 	char id[40], author[40], reason[120];
+};
+
+/* A block in the kernel's sets that no account has: of before, its account was lost. Engine's main thread writes it, in place where it
+ * stays the same. */
+struct area_kept {
+	struct addr src;
+	struct prefix dst;	/* of length 0: everywhere */
+	uint64_t until_ns;	/* boottime; 0: no end */
+	uint64_t refused;	/* bytes, as the kernel counts */
 };
 
 struct area_answer {		/* what became of a decision; engine's main thread */
@@ -122,6 +132,8 @@ struct area_header {
 	_Atomic uint32_t rules_in;	/* kernel rules in place, of that RULES_LAYOUT (daemon/rules.h); 0: none */
 	_Atomic uint32_t flavour;	/* enum rules_flavour: native queue or xt NFQUEUE */
 	_Atomic uint32_t blocks;	/* accounts blocked now */
+	_Atomic uint32_t kept_blocks;	/* struct area_kept, listed or not; kept[] has the first of them */
+	_Atomic uint64_t kept_lost;	/* bytes that such blocks of ports refused: they go when the rules come */
 	_Atomic uint32_t braked;
 	_Atomic uint64_t brake_ns[AREA_BRAKE];	/* times of the last new blocks */
 	_Atomic uint32_t brake_next;
@@ -140,6 +152,7 @@ struct area_header {
 	_Atomic uint64_t bell_next;	/* doorbell entries ever written */
 	_Atomic uint32_t bell[AREA_BELL];	/* account slots */
 	struct area_dynamic dynamic[AREA_DYNAMIC];
+	struct area_kept kept[AREA_KEPT];
 	uint64_t answers;		/* ever */
 	struct area_answer answer[AREA_ANSWERS];
 	struct area_worker worker[AREA_WORKERS];

@@ -327,6 +327,68 @@ static void test_why_refused(void **state)
 	json_decref(o);
 }
 
+static void keep(unsigned i, const char *src, const char *dst, uint64_t left_s)
+{
+	struct area_kept *k = &w.area.h->kept[i];
+
+	memset(k, 0, sizeof(*k));
+	BUG_ON(addr_parse(src, &k->src) < 0 || (*dst && prefix_parse(dst, &k->dst) < 0));
+	k->until_ns = left_s ? mono_add_s(clock_mono(), left_s).ns : 0;
+	k->refused = 1000 * (i + 1);
+}
+
+static size_t kept_of(const char *request)
+{
+	json_t *o = ask(request);
+	size_t n = json_array_size(json_object_get(o, "kept"));
+
+	assert_true(ok(o));
+	json_decref(o);
+	return n;
+}
+
+/* Blocks of before, which no account has. */
+static void test_kept(void **state)
+{
+	json_t *o, *k;
+
+	(void)state;
+	keep(0, "10.20.0.15", "203.0.113.9", 600);
+	keep(1, "10.20.0.16", "", 0);
+	keep(2, "fd00:20::15", "2001:db8:9::/64", 60);
+	atomic_store_explicit(&w.area.h->kept_blocks, 3, memory_order_relaxed);
+	o = ask("{\"verb\":\"blocks\"}");
+	assert_int_equal(number_of(o, "total"), 0);
+	assert_int_equal(number_of(o, "kept_total"), 3);
+	k = json_array_get(json_object_get(o, "kept"), 0);
+	assert_string_equal(text_of(k, "src"), "10.20.0.15");
+	assert_string_equal(text_of(k, "dest"), "203.0.113.9");
+	assert_int_equal(number_of(k, "refused_bytes"), 1000);
+	assert_in_range(number_of(k, "left_s"), 598, 600);
+	assert_in_range(seconds_until(k, "blocked_until"), 595, 601);
+	k = json_array_get(json_object_get(o, "kept"), 1);
+	assert_string_equal(text_of(k, "dest"), "*");
+	assert_true(json_is_null(json_object_get(k, "left_s")));
+	assert_string_equal(text_of(json_array_get(json_object_get(o, "kept"), 2), "dest"), "2001:db8:9::/64");
+	json_decref(o);
+	/* By both addresses of a named host; a host's by any destination, a pair's by its own. */
+	assert_int_equal(kept_of("{\"verb\":\"why\",\"host\":\"file01\"}"), 2);
+	assert_int_equal(kept_of("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.9\"}"), 1);
+	assert_int_equal(kept_of("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"2001:db8:9::77\"}"), 1);
+	assert_int_equal(kept_of("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.10\"}"), 0);
+	assert_int_equal(kept_of("{\"verb\":\"why\",\"host\":\"10.20.0.16\",\"dest\":\"203.0.113.10\"}"), 1);
+	assert_int_equal(kept_of("{\"verb\":\"why\",\"host\":\"10.20.0.17\"}"), 0);
+	o = ask("{\"verb\":\"why\",\"host\":\"10.20.0.16\"}");
+	assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 2000);
+	json_decref(o);
+	/* More than are listed. */
+	atomic_store_explicit(&w.area.h->kept_blocks, 100000, memory_order_relaxed);
+	o = ask("{\"verb\":\"blocks\"}");
+	assert_int_equal(number_of(o, "kept_total"), 100000);
+	assert_int_equal(json_array_size(json_object_get(o, "kept")), AREA_KEPT);
+	json_decref(o);
+}
+
 /* An end in the future and a beginning before this boot (a wrapped number) are both right. */
 static void test_times(void **state)
 {
@@ -486,6 +548,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_why_names, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_protected, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_findings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket, setup, teardown),
