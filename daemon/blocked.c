@@ -249,9 +249,14 @@ bool blocked_wants_answer(const struct engine *e, uint32_t account, const struct
 struct owner {		/* an account and one element of its block; several accounts may share one */
 	struct rules_block element;
 	uint32_t account;
+	uint32_t rule;		/* uid */
+	bool pair;		/* its subject is one */
+	bool stands;		/* the element was put in for it, too: what it counts is this account's */
+	bool speaks;		/* of those whose it is, the one that adds its bytes to the pair */
+	uint64_t bytes;		/* that it has refused */
 };
 
-struct owners {		/* sorted by element */
+struct owners {		/* sorted by element, those of pairs first; by uid, which a restart does not change */
 	struct owner *v;
 	size_t n, room;
 };
@@ -259,8 +264,13 @@ struct owners {		/* sorted by element */
 static int owner_order(const void *x, const void *y)
 {
 	const struct owner *a = x, *b = y;
+	const int by = element_order(&a->element, &b->element);
 
-	return element_order(&a->element, &b->element);
+	if (by)
+		return by;
+	if (a->pair != b->pair)
+		return a->pair ? -1 : 1;
+	return (a->rule > b->rule) - (a->rule < b->rule);
 }
 
 static int owners_add(struct owners *o, const struct block_list *l, uint32_t account)
@@ -275,8 +285,23 @@ static int owners_add(struct owners *o, const struct block_list *l, uint32_t acc
 		o->room = room;
 	}
 	for (size_t i = 0; i < l->n; i++)
-		o->v[o->n++] = (struct owner){ l->item[i], account };
+		o->v[o->n++] = (struct owner){ .element = l->item[i], .account = account };
 	return 0;
+}
+
+static int owners_add_account(const struct engine *e, struct owners *o, const struct block_list *l, uint32_t account)
+{
+	const struct account_key *k = &e->area.account[account].key;
+	const size_t before = o->n;
+	int r = owners_add(o, l, account);
+
+	for (size_t i = before; i < o->n; i++) {
+		o->v[i].rule = k->rule;
+		o->v[i].pair = k->kind == SUBJECT_PAIR;
+		/* Before our first review: the dead engine's, which it put in for whoever is blocked. */
+		o->v[i].stands = e->area.account_cold[account].announced == 1 || !e->sets_own;
+	}
+	return r;
 }
 
 /* Blocked, or was: its elements go with the next review. */
@@ -299,7 +324,7 @@ static int owners_of(const struct engine *e, const struct engine_policy *p, stru
 				continue;
 			l.n = 0;
 			elements_by(e, p, slot, 0, &l);
-			r = owners_add(o, &l, slot);
+			r = owners_add_account(e, o, &l, slot);
 		}
 	if (o->n)
 		qsort(o->v, o->n, sizeof(*o->v), owner_order);
@@ -393,7 +418,7 @@ static void flush_blocks(struct sync *s)
 			if ((s->add.item[i].kind > RULES_BLOCK_HOST) != services)
 				continue;
 			if (r == 0)
-				c->kernel_refused = 0;
+				c->kernel_refused = c->kernel_pair = 0;
 			else
 				c->announced = r == -ENFILE ? ANNOUNCED_NONE : 0;
 		}
@@ -494,8 +519,15 @@ static int refused_in_kernel(void *ctx, const struct rules_block *b, uint64_t pa
 		else
 			s->lost += bytes;
 	}
-	for (; is_of(&s->owners, i, b); i++)
-		s->e->area.account_cold[s->owners.v[i].account].kernel_seen += bytes;
+	for (bool spoken = false; is_of(&s->owners, i, b); i++) {
+		struct owner *o = &s->owners.v[i];
+
+		if (!o->stands)
+			continue;
+		o->bytes += bytes;
+		o->speaks = o->pair && !spoken;
+		spoken = true;
+	}
 	return 0;
 }
 
@@ -508,23 +540,52 @@ static void refused_of_pair(struct engine *e, uint32_t account, uint64_t bytes)
 		atomic_fetch_add_explicit(&e->area.pair_cold[pair].refused, bytes, memory_order_relaxed);
 }
 
-void blocked_refused(struct engine *e, uint32_t account, uint64_t bytes)
+static void refused_of_account(struct engine *e, uint32_t account, uint64_t bytes)
 {
 	atomic_fetch_add_explicit(&e->area.account[account].refused, bytes, memory_order_relaxed);
-	refused_of_pair(e, account, bytes);
 	__atomic_store_n(&e->area.account_cold[account].last_ns, clock_mono().ns, __ATOMIC_RELAXED);
 }
 
-static void settle_account(struct engine *e, uint32_t account)
+void blocked_refused(struct engine *e, uint32_t account, uint64_t bytes)
+{
+	refused_of_account(e, account, bytes);
+	refused_of_pair(e, account, bytes);
+}
+
+static int by_account(const void *x, const void *y)
+{
+	const struct owner *a = x, *b = y;
+
+	return (a->account > b->account) - (a->account < b->account);
+}
+
+/* all: of its elements; spoken: of those for which it speaks. */
+static void settle_account(struct engine *e, uint32_t account, uint64_t all, uint64_t spoken)
 {
 	struct account_cold *c = &e->area.account_cold[account];
-	uint64_t seen = c->kernel_seen;
 
-	c->kernel_seen = 0;
-	if (seen > c->kernel_refused)
-		blocked_refused(e, account, seen - c->kernel_refused);
-	if (seen)	/* 0: of this account all was settled, by an element before */
-		c->kernel_refused = seen;
+	if (all > c->kernel_refused)
+		refused_of_account(e, account, all - c->kernel_refused);
+	if (spoken > c->kernel_pair)
+		refused_of_pair(e, account, spoken - c->kernel_pair);
+	c->kernel_refused = all;
+	c->kernel_pair = spoken;
+}
+
+static void settle_accounts(struct engine *e, struct owners *o)
+{
+	if (o->n)
+		qsort(o->v, o->n, sizeof(*o->v), by_account);
+	for (size_t i = 0, next; i < o->n; i = next) {
+		uint64_t all = 0, spoken = 0;
+
+		for (next = i; next < o->n && o->v[next].account == o->v[i].account; next++) {
+			all += o->v[next].bytes;
+			spoken += o->v[next].speaks ? o->v[next].bytes : 0;
+		}
+		if (o->v[i].stands)
+			settle_account(e, o->v[i].account, all, spoken);
+	}
 }
 
 uint64_t blocked_settle(struct engine *e, const struct engine_policy *p)
@@ -537,14 +598,12 @@ uint64_t blocked_settle(struct engine *e, const struct engine_policy *p)
 		   atomic_load_explicit(&h->kept_blocks, memory_order_relaxed) == 0))
 		return 0;
 	r = owners_of(e, p, &s.owners);
-	for (size_t i = 0; i < s.owners.n; i++)
-		e->area.account_cold[s.owners.v[i].account].kernel_seen = 0;	/* an engine may have died in between */
 	if (r == 0)
 		r = rules_block_dump(e->rules, refused_in_kernel, &s);
-	for (size_t i = 0; r == 0 && i < s.owners.n; i++)
-		settle_account(e, s.owners.v[i].account);
-	if (r == 0)
+	if (r == 0) {
+		settle_accounts(e, &s.owners);
 		tell_kept(e, s.kept);
+	}
 	e->sets_known = r == 0;
 	free(s.owners.v);
 	return r == 0 ? s.lost : 0;
@@ -628,6 +687,7 @@ void blocked_review(struct engine *e, struct mono now)
 	e->allows = allows;
 	judge_review(&e->judge, now, block_changed, &s);
 	flush_blocks(&s);
+	e->sets_own = true;
 	announce_others(&s);
 	if (s.failed)	/* after the review: what ended in it had to be seen as announced */
 		begin_anew(e, now);

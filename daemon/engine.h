@@ -80,6 +80,7 @@ struct engine {
 	int lease_grace;		/* eventfd: the thread that waits for the kernel to main thread */
 	uint32_t allows;		/* in force at the last review */
 	bool sets_known;		/* read, and since then no element has lost its account */
+	bool sets_own;			/* what announced accounts have in them was put in by this engine */
 	unsigned nworkers;
 	struct engine_worker worker[AREA_WORKERS];
 };

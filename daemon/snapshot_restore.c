@@ -338,8 +338,9 @@ static void get_account(struct restore *t, const struct snapshot_account *s)
 	c->pair = c->pair < t->nslots ? t->slot[c->pair] : TABLE_NONE;
 	c->announced = 0;
 	if (!t->same_boot)	/* else the elements may have outlived us, and go on counting */
-		c->kernel_refused = 0;
-	c->kernel_seen = 0;
+		c->kernel_refused = c->kernel_pair = 0;
+	if (c->kernel_pair == 0)	/* another account did it, and may be gone */
+		c->kernel_pair = c->kernel_refused;
 	if (c->rule != ACCOUNT_DYNAMIC)
 		c->policy = 0;
 	c->born_ns = shifted(c->born_ns, t);

@@ -82,7 +82,7 @@ struct account_cold {
 	uint64_t rev_ns;		/* when rev last rose */
 	uint64_t opened_refused;	/* a->refused as the finding opened */
 	uint64_t kernel_refused;	/* of refused: what the blocked sets' counters have shown so far */
-	uint64_t kernel_seen;		/* scratch of one reading of those counters */
+	uint64_t kernel_pair;		/* the same of those elements whose bytes this account adds to its pair */
 	uint64_t peak[ACCOUNT_LIMITS];	/* highest sum reported, by window: the next doubling is twice this */
 	_Atomic uint32_t rev;		/* rises with each reportable change; the relay compares */
 	uint32_t over;			/* bit i: window i has reached its limit since the finding opened */

@@ -20,13 +20,17 @@ policy() { # MORE-RULES
 	$1
 	END
 }
-high='  - {name: high, from: 10.20.0.15, to: outside, ports: udp/7500-7999, per: pair, limit: {24h: 500kB}, action: block, hold: 30m}'
+high='  - {name: high, from: 10.20.0.15, to: outside, ports: udp/7500-7999, per: pair, limit: {24h: 500kB}, action: block, hold: 30m}
+  - {name: low, from: 10.20.0.15, to: 203.0.113.12, ports: udp/7100-7199, per: pair, limit: {24h: 300kB}, action: block, hold: 30m}
+  - {name: mid, from: 10.20.0.15, to: 203.0.113.12, ports: udp/7150-7299, per: pair, limit: {24h: 300kB}, action: block, hold: 30m}'
 policy "$high" >"$LAB_DIR/policy.yaml"
 # send SPACE SRC DST COUNT [PORT]: datagrams of 1000 bytes
 send() { in_ns "$1" "$flood" send "$2" "$3" "${5:-7000}" 1 972 2000 "$4" >/dev/null; }
 refused() { # DEST RULE
 	ctl --json why 10.20.0.15 "$1" | jq --arg r "$2" '.accounts[] | select(.rule == $r) | .refused_bytes'
 }
+of_pair() { ctl --json why 10.20.0.15 "$1" | jq '[.pairs[].refused_bytes] | add'; }
+shared() { echo "$(refused 203.0.113.12 low) $(refused 203.0.113.12 mid) $(of_pair 203.0.113.12)"; }
 reaches() { in_ns "$1" ping -nqc 1 -W 1 "$2" >/dev/null; }
 refuses() { reaches "$1" "$2" && not_ok "$3: passes" || ok "$3"; }
 passes() { reaches "$1" "$2" && ok "$3" || not_ok "$3: is refused"; }
@@ -57,14 +61,23 @@ lab_egressd_start "$LAB_DIR/policy.yaml" || exit 1
 send sakura1 10.20.0.15 203.0.113.9 2000
 send sakura1 10.20.0.15 203.0.113.11 1000 7600
 lab_still 20 1.2 refused 203.0.113.9 pair
+send sakura1 10.20.0.15 203.0.113.12 400 7110
+send sakura1 10.20.0.15 203.0.113.12 400 7210
+lab_still 20 1.2 shared
+lab_is "100000 100000 200000" "$(shared)" "two blocks of ports of one pair"
+send sakura1 10.20.0.15 203.0.113.12 150 7160
+lab_still 20 1.2 shared
+lab_is "250000 250000 350000" "$(shared)" "of ports that both refuse each has the bytes, and the pair has them once"
 lab_is "1000000 500000" "$(refused 203.0.113.9 pair) $(refused 203.0.113.11 high)" "refused by a block of a pair, and of a pair's ports"
 dead
 send sakura1 10.20.0.15 203.0.113.9 300
 send sakura1 10.20.0.15 203.0.113.11 200 7600
+send sakura1 10.20.0.15 203.0.113.12 70 7160
 late
 lab_is "1300000 700000" "$(refused 203.0.113.9 pair) $(refused 203.0.113.11 high)" "with what was refused while all were dead"
-lab_is 1300000 "$(ctl --json why 10.20.0.15 203.0.113.9 | jq '[.pairs[].refused_bytes] | add')" "and in the pair"
-lab_is "2 0" "$(ctl --json blocks | jq -r '"\(.total) \(.kept_total)"')" "a policy that comes seconds late ends no block, and all have their account"
+lab_is 1300000 "$(of_pair 203.0.113.9)" "and in the pair"
+lab_is "320000 320000 420000" "$(shared)" "once, where two blocks refuse"
+lab_is "4 0" "$(ctl --json blocks | jq -r '"\(.total) \(.kept_total)"')" "a policy that comes seconds late ends no block, and all have their account"
 refuses sakura1 203.0.113.9 "they hold"
 lab_is 0 "$(ctl --json status | jq .kept_lost_bytes)" "nothing is in no account"
 
@@ -72,13 +85,14 @@ lab_is 0 "$(ctl --json status | jq .kept_lost_bytes)" "nothing is in no account"
 dead
 send sakura1 10.20.0.15 203.0.113.9 50
 send sakura1 10.20.0.15 203.0.113.11 70 7600
+send sakura1 10.20.0.15 203.0.113.12 90 7160
 policy "" >"$LAB_DIR/policy.yaml"
 lab_egressd_restart || exit 1
 sleep 1.2
 n=$(refused 203.0.113.9 pair)
 [ "$n" -ge 1350000 ] && [ "$n" -le 1351000 ] && ok "a rule that is there yet has its bytes" || not_ok "$n of 1350000 and a ping"
-lab_is 70000 "$(ctl --json status | jq .kept_lost_bytes)" "those of a rule that is gone are told"
-ctl status | grep -q '70.0 kB refused by blocks of before are in no account' && ok "by status, too" || not_ok "status: $(ctl status)"
+lab_is 160000 "$(ctl --json status | jq .kept_lost_bytes)" "those of a rule that is gone are told"
+ctl status | grep -q '160.0 kB refused by blocks of before are in no account' && ok "by status, too" || not_ok "status: $(ctl status)"
 
 # --- the accounts are lost -----------------------------------------------------------------------------------------------
 send sakura2 10.20.0.16 203.0.113.9 1200
