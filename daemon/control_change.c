@@ -162,6 +162,8 @@ static int only_real(struct control_call *q, const struct change *x, const char 
 		return 0;
 	if (strcmp(x->host, "gateway") == 0)
 		return control_refuse(q, -EINVAL, "%s: gateway is this machine by whatever address; name one of them", verb);
+	if (control_is_others(&x->in))
+		return control_refuse(q, -EINVAL, "%s: others are hosts that found no account of their own; name their addresses", verb);
 	return control_refuse(q, -EINVAL, "%s: %s is every sender that is not inside; name its address", verb, x->host);
 }
 

@@ -44,7 +44,7 @@ int control_refuse(struct control_call *q, int error, const char *fmt, ...) PRIN
 struct control_name {
 	int host;			/* named host of the policy, -1 */
 	int exit;			/* named exit: what leaves by its devices too; -1 */
-	bool pseudo;			/* gateway or unlisted */
+	bool pseudo;			/* gateway, unlisted or others */
 	uint32_t n;
 	struct prefix prefix[CONTROL_ADDRS];	/* of a pseudo-host: its address in the table */
 };
@@ -57,6 +57,7 @@ static inline bool control_everywhere(const struct control_name *n)
 {
 	return n->n == 0 && n->exit < 0;
 }
+bool control_is_others(const struct control_name *n);
 bool control_in_is(const struct policy *p, const struct control_name *n, const uint8_t in[16]);
 /* exit: of the pair or account, index + 1. */
 bool control_out_is(const struct control_name *n, const uint8_t out[8], uint8_t family, uint8_t exit);

@@ -53,7 +53,7 @@ static int add_exit(const struct policy *p, const char *text, struct control_nam
 /* The nearest name that would do, or NULL. */
 static const char *nearest(const struct policy *p, const char *text, bool out)
 {
-	const char **names = calloc((size_t)p->h->nhosts + p->h->nexits + 3, sizeof(*names)), *best;
+	const char **names = calloc((size_t)p->h->nhosts + p->h->nexits + 4, sizeof(*names)), *best;
 	size_t n = 0;
 
 	if (!names)
@@ -64,6 +64,7 @@ static const char *nearest(const struct policy *p, const char *text, bool out)
 		names[n++] = policy_string(p, p->exit[i].name);
 	names[n++] = out ? "any" : "gateway";
 	names[n++] = out ? NULL : "unlisted";
+	names[n++] = out ? NULL : "others";
 	best = diag_nearest(text, names);
 	free(names);
 	return best;
@@ -98,10 +99,29 @@ static int many(struct control_call *q, const char *text)
 	return control_refuse(q, -E2BIG, "%.60s: more than %u addresses; name one of them", text, CONTROL_ADDRS);
 }
 
+static const struct addr *pseudo_of(const char *text)
+{
+	static const struct {
+		const char *name;
+		const struct addr *addr;
+	} pseudo[] = { { "gateway", &pair_gateway }, { "unlisted", &pair_unlisted }, { "others", &pair_others } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(pseudo); i++)
+		if (strcmp(text, pseudo[i].name) == 0)
+			return pseudo[i].addr;
+	return NULL;
+}
+
+bool control_is_others(const struct control_name *n)
+{
+	return n->pseudo && addr_cmp(&n->prefix[0].addr, &pair_others) == 0;
+}
+
 int control_name_in(struct control_call *q, const char *text, bool whole, struct control_name *ret)
 {
 	const struct policy *p = q->ctx->policy;
 	struct control_name n = { .host = -1, .exit = -1 };
+	const struct addr *pseudo;
 	struct prefix x;
 	int host = -1, r = prefix_parse(text, &x);
 
@@ -112,9 +132,9 @@ int control_name_in(struct control_call *q, const char *text, bool whole, struct
 			host = policy_src_of(p, &x.addr)->host;
 	} else if (p && (host = policy_host_by_name(p, text)) >= 0) {
 		x = (struct prefix){ .len = 128 };
-	} else if (strcmp(text, "gateway") == 0 || strcmp(text, "unlisted") == 0 || strcmp(text, "others") == 0) {
+	} else if ((pseudo = pseudo_of(text))) {
 		n.pseudo = true;
-		x = (struct prefix){ .addr = text[0] == 'g' ? pair_gateway : text[0] == 'u' ? pair_unlisted : pair_others, .len = 128 };
+		x = (struct prefix){ .addr = *pseudo, .len = 128 };
 	} else {
 		return unknown(q, text, false);
 	}

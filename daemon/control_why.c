@@ -177,6 +177,14 @@ static void destinations(const struct policy *p, const struct control_name *out,
 				to->w[w] |= p->dst[p->dst_range[at - 1].label].to.w[w];
 }
 
+/* Any rule of hosts has some that found no account. */
+static void rules_of_others(const struct policy *p, struct policy_bits *ret)
+{
+	for (uint32_t i = 0; i < p->h->nrules; i++)
+		if (p->rule[i].per == PER_HOST)
+			ret->w[i / 64] |= 1ULL << (i % 64);
+}
+
 /* Rules whose `from` has one of the addresses, and whose `to` may have the destination; contracts too. */
 static void rules_of(const struct policy *p, const struct control_name *in, const struct control_name *out,
 		     const struct policy_bits *exits, struct policy_bits *ret)
@@ -184,7 +192,10 @@ static void rules_of(const struct policy *p, const struct control_name *in, cons
 	struct policy_bits to;
 
 	memset(ret, 0, sizeof(*ret));
-	(void)sources(p, in, ret);
+	if (control_is_others(in))
+		rules_of_others(p, ret);
+	else
+		(void)sources(p, in, ret);
 	if (control_everywhere(out))
 		return;
 	destinations(p, out, exits, &to);

@@ -239,6 +239,10 @@ static void put_total(const json_t *reply)
 	const json_t *t = json_object_get(reply, "total");
 	char bytes[16], refused[16], unseen[16], stored[16], packets[32];
 
+	if (ctl_number(t, "pairs") == 0 && strcmp(ctl_string(reply, "host"), "others") == 0) {
+		puts("others: hosts that found no account of their own when the table was full; what each sent is under its address");
+		return;
+	}
 	ctl_put(ctl_string(reply, "host"));
 	printf(": %s left", ctl_bytes(t, "bytes", bytes));
 	if (!ctl_null(reply, "dest")) {

@@ -75,7 +75,7 @@ static void put_address(const struct account_cold *c, const uint8_t in[16], char
 		addr_format(&a, buf);
 }
 
-/* As egressctl takes it: a host of the policy, gateway, unlisted or an address. */
+/* As egressctl takes it: a host of the policy, gateway, unlisted, others or an address. */
 static void put_name(const struct policy *p, const uint8_t in[16], char buf[FINDING_TEXT])
 {
 	int host = host_of(p, in);

@@ -11,6 +11,8 @@ static void name_add(struct policy_doc *d, const struct yaml_node *c, uint32_t k
 	struct doc_name *slot = (struct doc_name *)doc_find(d, c->key);	/* an empty one when it is new */
 
 	doc_name_check(d, &at, c->key, strchr(doc_kind_name(kind), ' ') + 1);
+	if (kind == DOC_HOST && strcmp(c->key, "others") == 0)	/* to egressctl: hosts that found no account */
+		DOC_ERROR(d, &at, "choose another", "host: 'others' has a meaning of its own and cannot be a name");
 	if (slot->name) {
 		DOC_ERROR(d, &at, "hosts, groups, exits and destinations share their names; choose another",
 			  "'%.63s' is already the name of %s (line %u)", c->key, doc_kind_name(slot->kind), slot->at.line);

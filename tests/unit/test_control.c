@@ -281,6 +281,31 @@ static void test_why_names(void **state)
 	must_do("{\"verb\":\"why\",\"host\":\"10.20.0.99\"}");	/* inside, and quiet */
 	must_do("{\"verb\":\"why\",\"host\":\"10.250.0.1\"}");
 	must_do("{\"verb\":\"why\",\"host\":\"unlisted\"}");
+	must_refuse("{\"verb\":\"why\",\"host\":\"gatewy\"}", "did you mean 'gateway'?");
+	must_refuse("{\"verb\":\"why\",\"host\":\"unlistd\"}", "did you mean 'unlisted'?");
+	must_refuse("{\"verb\":\"why\",\"host\":\"other\"}", "did you mean 'others'?");
+}
+
+/* The account of hosts that found none: of rules that are per host, whatever their destinations, and no other's. */
+static void test_why_others(void **state)
+{
+	json_t *o, *a;
+
+	(void)state;
+	judge_policy_changed(&w.judge, clock_mono());
+	o = ask("{\"verb\":\"why\",\"host\":\"others\"}");
+	assert_int_equal(number_of(o, "accounts_total"), 1);
+	a = account_of(o, "accounts", "host-limit");
+	assert_non_null(a);
+	assert_string_equal(text_of(a, "subject"), "others");
+	assert_int_equal(json_array_size(json_object_get(o, "addresses")), 0);
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"others\",\"dest\":\"203.0.113.9\"}");
+	assert_non_null(account_of(o, "accounts", "host-limit"));
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"others\",\"dest\":\"10.20.0.99\"}");	/* stays inside */
+	assert_int_equal(number_of(o, "accounts_total"), 0);
+	json_decref(o);
 }
 
 /* Beyond its limit and open, but not blocked: said why. */
@@ -546,6 +571,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_not_as_it_seems, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_names, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_why_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_protected, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),

@@ -39,6 +39,39 @@ static void test_unblock(void **state)
 	assert_int_equal(passed, 5000000);
 }
 
+/* Blocked, as if it had crossed its limit. */
+static void block_others(void)
+{
+	for (uint32_t i = 0; i < w.area.h->accounts; i++) {
+		if (!table_is_full(&w.area.accounts, i) || memcmp(w.area.account[i].key.in, pair_others.b, 16) != 0)
+			continue;
+		w.area.account_cold[i].blocked_until_ns = mono_add_s(clock_mono(), 600).ns;
+		atomic_fetch_or_explicit(&w.area.account[i].state, ACCOUNT_BLOCKED, memory_order_relaxed);
+	}
+}
+
+static void test_unblock_others(void **state)
+{
+	json_t *o;
+
+	(void)state;
+	judge_policy_changed(&w.judge, clock_mono());
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"others\",\"reason\":\"r\"}", "nothing is blocked");
+	block_others();
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"unlisted\",\"reason\":\"r\"}", "nothing is blocked");
+	must_refuse("{\"verb\":\"unblock\",\"host\":\"others\",\"dest\":\"10.20.0.99\",\"reason\":\"r\"}", "nothing is blocked");
+	o = ask("{\"verb\":\"unblock\",\"host\":\"others\",\"dest\":\"203.0.113.9\",\"reason\":\"r\"}");
+	assert_true(ok(o));
+	assert_int_equal(number_of(o, "count"), 1);
+	json_decref(o);
+	block_others();
+	must_do("{\"verb\":\"unblock\",\"host\":\"others\",\"reason\":\"r\"}");
+	must_refuse("{\"verb\":\"block\",\"host\":\"others\",\"for_s\":60,\"reason\":\"r\"}",
+		    "others are hosts that found no account of their own");
+	must_refuse("{\"verb\":\"allow\",\"host\":\"others\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5,\"for_s\":60,\"reason\":\"r\"}",
+		    "others are hosts that found no account of their own");
+}
+
 static void test_block_and_allow(void **state)
 {
 	json_t *o;
@@ -182,6 +215,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_unblock, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unblock_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_block_and_allow, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_outcome, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_log_says_what_was_asked, setup, teardown),
