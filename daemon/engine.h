@@ -6,8 +6,8 @@
  * [E3] Alive     PROTO_ALIVE goes to the supervisor only while every worker's heartbeat advances.
  * [E4] Confined  after start: no new socket, no file opened for writing, no capability but CAP_NET_ADMIN.
  * [E5] Flushed   rules and blocks that others remove are back at once (< 1 s), and it is told; what left meanwhile nobody counted.
- * Files          engine.c (main thread), commands.c, worker.c (packets), held.c (packets that wait), enforce.c (policy into the kernel), blocked.c
- *                (blocks), answers.c, leases*.c, confine.c.
+ * Files          engine.c (main thread), commands.c, worker.c (packets), held.c (packets that wait), enforce.c (policy into the kernel), blocked*.c,
+ *                block_*.c (blocks), answers.c, leases*.c, confine.c.
  */
 #pragma once
 
@@ -118,7 +118,7 @@ void enforce_health(struct engine *e, struct mono now);
 void enforce_look_back(struct engine *e);	/* the workers judge: what passed since the last engine's did */
 void enforce_worry(struct engine *e, enum area_health what);	/* counted; the relay tells */
 
-/* blocked.c: blocks and the kernel's sets.
+/* blocked.c, blocked_settle.c: blocks and the kernel's sets.
  *
  * [BK1] Known  only a policy says whose an element is: until there is one no block ends, no element is touched, nothing is settled.
  * [BK2] Kept   an element of a pair or host that no account has (its account was lost: the service was killed) holds until its time, and
