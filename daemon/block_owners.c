@@ -139,4 +139,6 @@ void block_owners_sums(struct block_owners *o, void (*each)(void *ctx, uint32_t 
 		if (o->v[i].stands)
 			each(ctx, o->v[i].account, all, spoken);
 	}
+	if (o->n)
+		qsort(o->v, o->n, sizeof(*o->v), owner_order);
 }

@@ -39,6 +39,5 @@ bool block_owners_is(const struct block_owners *o, size_t i, const struct rules_
 /* Bytes of element b. False: it is of no account. */
 bool block_owners_count(struct block_owners *o, const struct rules_block *b, uint64_t bytes);
 
-/* Of each account for which elements stand, once: all that they counted, and what it adds to its pair. o is sorted anew: nothing else
- * is asked of it afterwards. */
+/* Of each account for which elements stand, once: all that they counted, and what it adds to its pair. */
 void block_owners_sums(struct block_owners *o, void (*each)(void *ctx, uint32_t account, uint64_t all, uint64_t spoken), void *ctx);

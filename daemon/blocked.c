@@ -119,10 +119,12 @@ static void flush_blocks(struct sync *s)
 
 			if ((s->add.item[i].kind > RULES_BLOCK_HOST) != services)
 				continue;
-			if (r == 0)
+			if (r == 0) {
 				c->kernel_refused = c->kernel_pair = 0;
-			else
+				blocked_counts_anew(s->e, &s->add.item[i]);
+			} else {
 				c->announced = r == -ENFILE ? ANNOUNCED_NONE : 0;
+			}
 		}
 		if (r == 0)
 			continue;

@@ -61,6 +61,26 @@ void blocked_refused(struct engine *e, uint32_t account, uint64_t bytes)
 	refused_of_pair(e, account, bytes);
 }
 
+static uint64_t less(uint64_t n, uint64_t by)
+{
+	return n - MIN_OF(n, by);
+}
+
+void blocked_counts_anew(struct engine *e, const struct rules_block *b)
+{
+	struct block_owners *o = &e->settled;
+
+	for (size_t i = block_owners_first(o, b); block_owners_is(o, i, b); i++) {
+		struct block_owner *x = &o->v[i];
+		struct account_cold *c = &e->area.account_cold[x->account];
+
+		c->kernel_refused = less(c->kernel_refused, x->bytes);
+		if (x->speaks)
+			c->kernel_pair = less(c->kernel_pair, x->bytes);
+		x->bytes = 0;
+	}
+}
+
 static void settle_account(void *ctx, uint32_t account, uint64_t all, uint64_t spoken)
 {
 	struct engine *e = ctx;
@@ -103,9 +123,12 @@ uint64_t blocked_settle(struct engine *e, const struct engine_policy *p)
 	if (r == 0) {
 		block_owners_sums(&s.owners, settle_account, e);
 		tell_kept(e, s.kept);
+		block_owners_free(&e->settled);
+		e->settled = s.owners;
+	} else {
+		block_owners_free(&s.owners);
 	}
 	e->sets_known = r == 0;
-	block_owners_free(&s.owners);
 	return r == 0 ? s.lost : 0;
 }
 

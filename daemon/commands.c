@@ -227,6 +227,7 @@ static void decision(struct engine *e, const struct proto_msg *m)
 		engine_tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0, "", -1);
 		return;
 	}
+	(void)blocked_settle(e, e->policy);	/* elements that it takes out or puts in anew count no more, or from zero */
 	r = decide(e, m, now, &n, text);
 	if (r == -EEXIST && stands(e, m, now))
 		r = 0;

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "answers.h"
+#include "block_owners.h"
 #include "config.h"
 #include "judge.h"
 #include "leases.h"
@@ -80,6 +81,7 @@ struct engine {
 	int lease_grace;		/* eventfd: the thread that waits for the kernel to main thread */
 	uint32_t allows;		/* in force at the last review */
 	bool sets_known;		/* read, and since then no element has lost its account */
+	struct block_owners settled;	/* elements as they were read last, with what they had counted */
 	bool sets_own;			/* what announced accounts have in them was put in by this engine */
 	unsigned nworkers;
 	struct engine_worker worker[AREA_WORKERS];
@@ -130,6 +132,8 @@ void blocked_forget(struct engine *e);	/* take all elements out: their names or 
 /* Bytes that the sets refused, to their accounts, which elements are named by p (NULL: none yet, nothing is done). Returns those of
  * elements of ports that no account has. */
 uint64_t blocked_settle(struct engine *e, const struct engine_policy *p);
+/* Element b was put in, and counts from zero: what its accounts have had of it is behind them. */
+void blocked_counts_anew(struct engine *e, const struct rules_block *b);
 /* Elements that no account has and that refuse packets from src to dst (of length 0: anywhere), taken out. 0 or -errno. */
 int blocked_lift_kept(struct engine *e, const struct prefix *src, const struct prefix *dst, uint32_t *ret_count) MUST_CHECK;
 

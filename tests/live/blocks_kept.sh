@@ -69,6 +69,18 @@ send sakura1 10.20.0.15 203.0.113.12 150 7160
 lab_still 20 1.2 shared
 lab_is "250000 250000 350000" "$(shared)" "of ports that both refuse each has the bytes, and the pair has them once"
 lab_is "1000000 500000" "$(refused 203.0.113.9 pair) $(refused 203.0.113.11 high)" "refused by a block of a pair, and of a pair's ports"
+send sakura1 10.20.0.15 203.0.113.14 1100
+by_hand() { echo "$(refused 203.0.113.14 pair) $(ctl --json blocks | jq '[.by_hand[].refused_bytes] | add') $(of_pair 203.0.113.14)"; }
+lab_still 20 1.2 by_hand
+lab_is "100000 null 100000" "$(by_hand)" "a block of a rule"
+ctl block 10.20.0.15 203.0.113.14 --for 10m --reason INC-1 >"$LAB_DIR/ctl.log"
+send sakura1 10.20.0.15 203.0.113.14 80
+lab_still 20 1.2 by_hand
+lab_is "180000 80000 180000" "$(by_hand)" "one by hand puts its element in anew: no block loses bytes"
+send sakura1 10.20.0.15 203.0.113.14 50
+ctl unblock 10.20.0.15 203.0.113.14 --reason INC-1 >"$LAB_DIR/ctl.log"
+lab_is "230000 null 230000" "$(by_hand)" "and none when both are lifted"
+
 dead
 send sakura1 10.20.0.15 203.0.113.9 300
 send sakura1 10.20.0.15 203.0.113.11 200 7600
