@@ -80,6 +80,15 @@ static void announce_others(struct sync *s)
 	block_owners_free(&s->gone);
 }
 
+static void announce_all(struct engine *e)
+{
+	for (uint32_t i = 0; i < e->area.h->accounts; i++)
+		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
+			e->area.account_cold[i].announced = 0;
+			mark_for_review(&e->area, i);
+		}
+}
+
 /* What went wrong with some elements may be in the way of others: all are put in again, but not each second. */
 static void begin_anew(struct engine *e, struct mono now)
 {
@@ -88,11 +97,7 @@ static void begin_anew(struct engine *e, struct mono now)
 	if (now.ns < again_ns || rules_block_clear_services(e->rules) < 0)
 		return;
 	again_ns = mono_add_s(now, ANEW_S).ns;
-	for (uint32_t i = 0; i < e->area.h->accounts; i++)
-		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
-			e->area.account_cold[i].announced = 0;
-			mark_for_review(&e->area, i);
-		}
+	announce_all(e);
 }
 
 static int change(struct engine *e, const struct block_list *l, bool services,
@@ -179,6 +184,23 @@ void blocked_forget(struct engine *e)
 		log_notice("elements of ended blocks may be in the kernel yet");
 }
 
+/* The first review: who is blocked was announced by the dead engine. Blocks that end now lose their elements, the others' are put in
+ * anew. */
+static void adopt(struct sync *s)
+{
+	struct engine *e = s->e;
+
+	for (uint32_t i = 0; i < e->area.h->accounts; i++)
+		if (table_is_full(&e->area.accounts, i) && is_blocked(&e->area, i)) {
+			e->area.account_cold[i].announced = 1;
+			mark_for_review(&e->area, i);
+		}
+	judge_review(&e->judge, s->now, block_changed, s);
+	flush_blocks(s);
+	announce_all(e);
+	e->sets_own = true;
+}
+
 void blocked_review(struct engine *e, struct mono now)
 {
 	struct sync s = { .e = e, .now = now };
@@ -191,9 +213,10 @@ void blocked_review(struct engine *e, struct mono now)
 		blocked_forget(e);	/* which elements may stand has changed; the queue refuses meanwhile */
 	}
 	e->allows = allows;
+	if (!e->sets_own)
+		adopt(&s);
 	judge_review(&e->judge, now, block_changed, &s);
 	flush_blocks(&s);
-	e->sets_own = true;
 	announce_others(&s);
 	if (s.failed)	/* after the review: what ended in it had to be seen as announced */
 		begin_anew(e, now);

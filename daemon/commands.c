@@ -143,6 +143,21 @@ static int unblock(struct engine *e, const struct proto_decision *d, struct mono
 	return r;
 }
 
+static int observe(struct engine *e, uint32_t ttl_s, struct mono now, char text[200])
+{
+	const struct prefix all = { .len = 0 };
+	uint32_t n;
+	int r = 0;
+
+	atomic_store_explicit(&e->area.h->observe_until_ns, ttl_s ? mono_add_s(now, ttl_s).ns : 0, memory_order_relaxed);
+	judge_policy_changed(&e->judge, now);	/* caps follow the mode at once */
+	if (ttl_s)	/* the review ends the others */
+		r = blocked_lift_kept(e, &all, &all, &n);
+	if (r < 0)
+		snprintf(text, 200, "blocking is off, but blocks of before are in the kernel yet: %s; try again", strerror(-r));
+	return r == -ENOENT ? -EAGAIN : r;
+}
+
 static int decide(struct engine *e, const struct proto_msg *m, struct mono now, uint32_t *count, char text[200])
 {
 	const struct proto_decision *d = &m->u.decision;
@@ -159,10 +174,7 @@ static int decide(struct engine *e, const struct proto_msg *m, struct mono now, 
 		x = dynamic_of(d, now);
 		return judge_block(&e->judge, &x, now);
 	case PROTO_OBSERVE:
-		atomic_store_explicit(&e->area.h->observe_until_ns, d->ttl_s ? mono_add_s(now, d->ttl_s).ns : 0,
-				      memory_order_relaxed);
-		judge_policy_changed(&e->judge, now);	/* caps follow the mode at once */
-		return 0;
+		return observe(e, d->ttl_s, now, text);
 	default:
 		return -EBADMSG;
 	}

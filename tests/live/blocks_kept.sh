@@ -149,5 +149,29 @@ lab_still 20 1.2 refused 203.0.113.9 pair
 lab_is "1 0" "$(ctl --json blocks | jq -r '"\(.total) \(.kept_total)"')" "the next block is of an account"
 lab_is 1 "$(unblock 10.20.0.15 203.0.113.9)" "and lifted as one"
 lab_is "" "$(in_ns gw nft list set inet egressd_keep pair4_reject | grep elements)" "its element is gone"
+
+# --- blocks that end with the start, and all blocking off ----------------------------------------------------------------
+send sakura2 10.20.0.16 203.0.113.9 1200
+one() { [ "$(ctl --json blocks | jq '[.blocks[] | select(.in_kernel)] | length')" = 1 ]; }
+lab_wait 5 one || not_ok "no block: $(ctl blocks)"
+dead
+sed -i 's/^mode: enforce/mode: observe/' "$LAB_DIR/policy.yaml"
+lab_egressd_restart || exit 1
+sleep 1.2
+passes sakura2 203.0.113.9 "started with a policy that only observes: blocks have ended"
+lab_is "nothing is blocked" "$(ctl blocks)" "none is listed"
+lab_is "" "$(in_ns gw nft list set inet egressd_keep host4_reject | grep elements)" "and no element is left"
+sed -i 's/^mode: observe/mode: enforce/' "$LAB_DIR/policy.yaml"
+ctl reload --reason CHG-1 >"$LAB_DIR/ctl.log"
+send sakura2 10.20.0.16 203.0.113.9 1200
+lab_wait 5 one || not_ok "no block: $(ctl blocks)"
+dead
+rm -rf "$LAB_DIR/state"
+mkdir "$LAB_DIR/state"
+lab_egressd_restart || exit 1
+refuses sakura2 203.0.113.9 "a block without account"
+ctl observe --for 10m --reason INC-2 >"$LAB_DIR/ctl.log"
+passes sakura2 203.0.113.9 "observe: all blocking is off, that of before, too"
+lab_is 0 "$(ctl --json blocks | jq .kept_total)" "none is listed"
 lab_egressd_stop && ok "stops" || not_ok "does not stop"
 lab_done
