@@ -373,6 +373,7 @@ static void put_back(struct engine *e, struct mono now, bool tell)
 	enforce_rules(e);
 	answers_forget(e, now);
 	blocked_review(e, now);
+	(void)blocked_settle(e, e->policy);	/* blocks that no account has are put back by it, when the sets are there */
 }
 
 bool enforce_watch(struct engine *e, struct mono now)

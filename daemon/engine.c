@@ -131,6 +131,7 @@ static void leave(struct engine *e)
 	if (r < 0)
 		log_error("rules left in the kernel: %s", strerror(-r));
 	atomic_store_explicit(&e->area.h->rules_in, 0, memory_order_relaxed);
+	atomic_store_explicit(&e->area.h->kept_blocks, 0, memory_order_relaxed);	/* nobody puts them back */
 	usleep(100000);
 	add_up(e);
 }

@@ -120,11 +120,11 @@ void enforce_health(struct engine *e, struct mono now);
 void enforce_look_back(struct engine *e);	/* the workers judge: what passed since the last engine's did */
 void enforce_worry(struct engine *e, enum area_health what);	/* counted; the relay tells */
 
-/* blocked.c, blocked_settle.c: blocks and the kernel's sets.
+/* blocked.c, blocked_settle.c, blocked_kept.c: blocks and the kernel's sets.
  *
  * [BK1] Known  only a policy says whose an element is: until there is one no block ends, no element is touched, nothing is settled.
- * [BK2] Kept   an element of a pair or host that no account has (its account was lost: the service was killed) holds until its time, and
- *              is in the area's kept[]; blocked_lift_kept() takes it out.
+ * [BK2] Kept   an element of a pair or host that no account has (its account was lost: the service was killed) holds until its time; the
+ *              first AREA_KEPT are in the area's kept[], and put back when others remove them. blocked_lift_kept() takes them out.
  * [BK3] Exact  what an element refused while we were dead is its accounts' when the policy comes; of an element of ports that no account
  *              has the bytes are in kept_lost. */
 void blocked_review(struct engine *e, struct mono now);	/* judge_review(), then the sets follow */
@@ -132,6 +132,10 @@ void blocked_forget(struct engine *e);	/* take all elements out: their names or 
 /* Bytes that the sets refused, to their accounts, which elements are named by p (NULL: none yet, nothing is done). Returns those of
  * elements of ports that no account has. */
 uint64_t blocked_settle(struct engine *e, const struct engine_policy *p);
+/* blocked_kept.c, of a reading: it begins; an element of a pair or host that has no account; it ended with r, o has all accounts' elements. */
+void blocked_kept_begin(struct engine *e);
+void blocked_kept_add(struct engine *e, const struct rules_block *b, uint64_t bytes);
+void blocked_kept_end(struct engine *e, const struct block_owners *o, int r);
 /* Element b was put in, and counts from zero: what its accounts have had of it is behind them. */
 void blocked_counts_anew(struct engine *e, const struct rules_block *b);
 /* Elements that no account has and that refuse packets from src to dst (of length 0: anywhere), taken out. 0 or -errno. */

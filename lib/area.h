@@ -80,7 +80,10 @@ struct area_kept {
 	struct addr src;
 	struct prefix dst;	/* of length 0: everywhere */
 	uint64_t until_ns;	/* boottime; 0: no end */
-	uint64_t refused;	/* bytes, as the kernel counts */
+	uint64_t refused;	/* bytes */
+	uint64_t before;	/* of them those until it was put back */
+	uint32_t reject;	/* struct rules_block */
+	uint32_t pad;
 };
 
 struct area_answer {		/* what became of a decision; engine's main thread */

@@ -133,6 +133,16 @@ sleep 1.2	# a second's work leaves them
 refuses sakura1 203.0.113.9 "they hold"
 refuses sakura2 203.0.113.10 "the host's, too"
 
+# others take everything away
+in_ns gw nft flush ruleset
+again() { in_ns gw nft list ruleset | grep -q blocked4 && [ "$(ctl --json blocks | jq .kept_total)" = 3 ]; }
+lab_wait 5 again && ok "others flush the tables: they are back" || not_ok "after a flush: $(ctl blocks)"
+sleep 1.2
+lab_is "10.20.0.15>203.0.113.9 10.20.0.16>* fd00:20::15>2001:db8:9::/64" "$(kept '"\(.src)>\(.dest)"')" "the same"
+lab_is 3 "$(ctl --json blocks | jq '[.kept[] | select(.left_s > 1700 and .left_s < 130000)] | length')" "with their time"
+refuses sakura1 203.0.113.9 "they hold"
+refuses sakura2 203.0.113.10 "the host's, too"
+
 unblock() { ctl --json unblock "$@" --reason INC-1 | jq -r 'if .ok then .count else .error end'; }
 lab_is "nothing is blocked there" "$(unblock 10.20.0.15 203.0.113.10)" "unblock of another destination finds nothing"
 lab_is 3 "$(ctl --json blocks | jq .kept_total)" "and lifts nothing"
