@@ -382,6 +382,38 @@ static void step_after_a_kill(void **state)
 	assert_int_equal(all_outstanding(), 0);
 }
 
+/* Each account's credit, and each pair's leases, are looked at on their own: no two faults make up for each other. */
+static void the_check_sees(void **state)
+{
+	struct account_cold *x, *y;
+	struct pair_cold *pair;
+	const char *why = "";
+	uint32_t slot, near;
+
+	(void)state;
+	begin(PAIR_RULE HOST_RULE, plain);
+	slot = opened(0);
+	assert_true(lease_grant(&w.j, slot, MB, w.now, &near) > 0);
+	sane();
+	x = &w.j.area.account_cold[w.j.area.lease[slot].share[0].account];
+	y = &w.j.area.account_cold[w.j.area.lease[slot].share[1].account];
+	pair = &w.j.area.pair_cold[w.j.area.lease[slot].pair];
+	x->outstanding++;
+	y->outstanding--;
+	assert_int_equal(area_check(&w.j.area, &why), -EINVAL);
+	x->outstanding--;
+	y->outstanding++;
+	x->leases++;
+	y->leases--;
+	assert_int_equal(area_check(&w.j.area, &why), -EINVAL);
+	x->leases--;
+	y->leases++;
+	pair->leases = 0;
+	assert_int_equal(area_check(&w.j.area, &why), -EINVAL);
+	pair->leases = 1;
+	sane();
+}
+
 static void raised_by_others(void **state)
 {
 	uint32_t slot, near;
@@ -453,7 +485,8 @@ int main(void)
 		cmocka_unit_test(one_contract_pays), cmocka_unit_test(a_contract_first), cmocka_unit_test(an_alert_by_lease),
 		cmocka_unit_test(not_by_an_exit), cmocka_unit_test(between), cmocka_unit_test(none_where_blocked_by_hand),
 		cmocka_unit_test(by_service),
-		cmocka_unit_test(step_after_a_kill), cmocka_unit_test(raised_by_others), cmocka_unit_test(not_beyond_its_time),
+		cmocka_unit_test(step_after_a_kill), cmocka_unit_test(the_check_sees), cmocka_unit_test(raised_by_others),
+		cmocka_unit_test(not_beyond_its_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
