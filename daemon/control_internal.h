@@ -84,6 +84,7 @@ struct json_t *control_decision(const struct control_call *q, struct area_dynami
 
 struct control_sums {
 	uint64_t bytes, packets, refused, unseen;
+	uint64_t leased;	/* of bytes: the kernel's, by leases */
 };
 
 struct control_chosen {

@@ -46,6 +46,7 @@ static json_t *pair_object(const struct control_call *q, const struct control_ch
 	control_set_number(o, "class", x->key.class_uid);
 	control_set_number(o, "bytes", v->sums.bytes);
 	control_set_number(o, "packets", v->sums.packets);
+	control_set_number(o, "leased_bytes", v->sums.leased);	/* of bytes: passed on leases */
 	control_set_number(o, "refused_bytes", v->sums.refused);
 	control_set_number(o, "refused_packets", LOAD(c->refused_packets));
 	control_set_number(o, "unseen_bytes", v->sums.unseen);
@@ -61,9 +62,10 @@ static json_t *pair_object(const struct control_call *q, const struct control_ch
 static struct control_sums sums_of(const struct area *a, uint32_t slot)
 {
 	const struct pair_cold *c = &a->pair_cold[slot];
+	const uint64_t leased = LOAD(c->leased_bytes);	/* first: never more than all of them */
 
-	return (struct control_sums){ pair_bytes(&a->pair[slot], c), pair_packets(&a->pair[slot], c), pair_refused(c),
-				      LOAD(c->unseen) };
+	return (struct control_sums){ .bytes = pair_bytes(&a->pair[slot], c), .packets = pair_packets(&a->pair[slot], c),
+				      .refused = pair_refused(c), .unseen = LOAD(c->unseen), .leased = leased };
 }
 
 static bool pair_is(const struct control_call *q, const struct control_name *in, const struct control_name *out,
