@@ -54,6 +54,7 @@ limit() { # TEXT SPACE FAMILY PAIR HOST PAIRS COMMAND...
 	lab_is 0 "$(out)" "$text: nothing is out on lease"
 	[ "$many" != 1 ] || { [ "$(lease bytes)" -gt $((p / 2)) ] && ok "$text: most of it by lease" ||
 		not_ok "$text: only $(lease bytes) of $p bytes by lease"; }
+	lease_identity "$text"
 }
 limit "UDP, 1 flow" sakura1 4 100 1000 1 offer_udp_push 1
 limit "UDP, 1,000 flows" sakura1 4 100 1000 1 offer_udp_push 1000
@@ -69,6 +70,10 @@ wait $sender
 settled
 standing "8 pairs" 8
 exact "8 pairs"
+# With a byte more or less it would be told: of eight pairs, of status, of both rules.
+lab_is "9 2" "$(identity_faults -1 -1 | grep -c '^\[I3\].*10.20.0.15\|^\[I3\] status') $(identity_faults -1 -1 | grep -c '^\[I4\]')" \
+	"8 pairs: a byte too many is seen"
+lease_identity "8 pairs"
 
 # --- tightened, decided, flushed in mid-lease -----------------------------------------------------------------------------
 fresh 1000 1000 block
@@ -81,6 +86,7 @@ wait $sender
 settled
 [ "$(($(passed) - p))" -le 1228 ] && ok "tightened: nothing more leaves when apply has returned" || not_ok "tightened: $(($(passed) - p)) bytes more"
 exact "tightened"
+lease_identity "tightened"
 
 fresh 1000 1000 block
 sending 4
@@ -96,6 +102,7 @@ wait $sender
 settled
 [ "$(($(counter judged) - p))" -le 1000000 ] && ok "and goes on" || not_ok "$(($(counter judged) - p)) bytes were judged after it"
 exact "a policy for others"
+lease_identity "a policy for others"
 
 fresh 1000 1000 block
 sending 4
@@ -106,6 +113,7 @@ wait $sender
 settled
 lab_is "$p" "$(passed)" "blocked by hand: nothing more leaves when it has returned"
 exact "blocked by hand"
+lease_identity "blocked by hand"
 
 fresh 1000 1000 block
 sending 5
@@ -118,7 +126,7 @@ if [ "$owner" = 1 ]; then
 else
 	skip "this kernel has no tables with an owner: others may change leases"
 fi
-in_ns gw nft flush ruleset
+identity_flush
 wait $sender
 settled
 lab_is 0 "$(ctl --json status | jq .unseen_packets)" "flushed: nothing unseen after it is back"
@@ -130,7 +138,7 @@ got=$(pairs)
 policy 900 1000 block
 ctl apply "$LAB_DIR/policy.yaml" >/dev/null
 lab_is 0 "$(out)" "another limit for all ends all leases"
-ctl debug check >/dev/null && ok "every structure is consistent" || not_ok "debug check: $(ctl debug check)"
+lease_identity "flushed" $((PPS * 1228)) $((PPS * 1228))
 
 # --- forged marks, alert mode, off ------------------------------------------------------------------------------------------
 fresh 20 1000 block
@@ -140,6 +148,7 @@ wait $sender
 settled
 [ "$(passed)" -le $((20 * MB)) ] && ok "a forged mark passes nothing" || not_ok "a forged mark: $(passed) bytes passed"
 exact "forged mark"
+lease_identity "forged mark"
 
 who sakura1 6
 fresh 20 1000 alert
@@ -150,6 +159,7 @@ standing "alert" 1
 exact "alert"
 [ "$(lease bytes)" -gt $((40 * MB)) ] && ok "alert: leases go on past the limit" || not_ok "alert: only $(lease bytes) bytes by lease"
 lab_is 1 "$(ctl --json findings | jq '[.. | objects | select(.rule.name? == "pair")] | length')" "alert: one finding"
+lease_identity "alert"
 
 who sakura1 4
 fresh 1000 1000 block leases=off

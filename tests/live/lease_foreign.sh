@@ -7,6 +7,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
+# shellcheck source=tests/live/lease_identity.sh
+. tests/live/lease_identity.sh
 lab_need jq nft
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
@@ -42,7 +44,9 @@ foreign() {
 	}
 	table inet egressd { }
 	END
+	identity_watch
 	lab_egressd_start "$LAB_DIR/policy.yaml" >/dev/null || not_ok "$text: egressd starts"
+	identity_begin
 	lab_is 0 "$(in_ns gw nft list table inet egressd 2>/dev/null | grep -c 'flags owner')" "$text: the table has no owner"
 	lab_start send sakura1 "$flood" send 10.20.0.15 203.0.113.11 9000 8 1200 8000 100000
 	lab_wait 10 stands || not_ok "$text: no lease stands"
@@ -59,7 +63,7 @@ foreign() {
 	else not_ok "$text: $p bytes passed of $LIMIT"; fi
 	[ "$(charged)" -ge "$p" ] && ok "$text: all of it is charged ($(charged))" || not_ok "$text: charged $(charged) of $p"
 	lab_is 0 "$(out)" "$text: nothing is out"
-	ctl debug check >/dev/null && ok "$text: every structure is consistent" || not_ok "$text: debug check"
+	lease_identity "$text" "$(lease lost_bytes)"
 	lab_note "$(lease beyond_bytes) beyond, $(lease lost_bytes) lost; $(grep -c . "$LAB_DIR/egressd.log") lines in the log"
 	grep -aE '^<[0-4]>' "$LAB_DIR/egressd.log" | sed 's/^/# /' | cut -c1-160
 }

@@ -31,12 +31,7 @@ lab_is 0 "$(ctl --json status | jq .unseen_packets)" "killed: nothing unseen"
 s=$(sums host)
 [ "$s" -ge "$p" ] && [ "$s" -le $((p + killed * 2 * 1228)) ] && ok "killed: charged $s" || not_ok "killed: charged $s, passed $p"
 lab_is 0 "$(out)" "killed: nothing is out on lease"
-left() { # quotas and elements of leases
-	in_ns gw nft list quotas | grep -E 'quota l[0-9]'
-	for m in lease4 lease6 service4 service6; do in_ns gw nft list map inet egressd $m; done | grep elements
-	for s in leased4 leased6 served4 served6; do in_ns gw nft list set inet egressd $s; done | grep elements
-}
-nothing_left() { [ -z "$(left)" ]; }
-lab_wait 3 nothing_left
-lab_is "" "$(left)" "killed: nothing of them is left in the kernel"
+lab_wait 3 identity_none_left
+lab_is "" "$(identity_left)" "killed: nothing of them is left in the kernel"
+lease_identity "killed" $((killed * 2 * 1228))
 lab_done

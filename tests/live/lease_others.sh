@@ -6,6 +6,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
+# shellcheck source=tests/live/lease_identity.sh
+. tests/live/lease_identity.sh
 lab_need jq
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
@@ -39,7 +41,9 @@ fresh() {
 	in_ns gw nft delete table inet ref
 	in_ns gw nft -f - <<<"$keep_ref"
 	in_ns gw nft reset counter inet ref left >/dev/null
+	identity_watch
 	lab_egressd_start "$LAB_DIR/policy.yaml" >/dev/null || not_ok "egressd starts"
+	identity_begin
 }
 sending() { # SECONDS
 	in_ns sakura1 "$flood" send 10.20.0.15 203.0.113.11 9000 8 1200 8000 $(($1 * 8000)) >"$LAB_DIR/send.json" &
@@ -71,13 +75,14 @@ else
 	ok "quotas reset: it was raised to no more than was granted"
 fi
 lab_is "$(passed)" "$(ctl --json why 10.20.0.15 | jq '[.pairs[].bytes] | add')" "quotas reset: what passed is counted"
+lease_identity "quotas reset"
 
 # --- the ruleset flushed -------------------------------------------------------------------------------------------------
 fresh
 sending 8
 lab_wait 8 past 25000000
 p=$(passed)
-in_ns gw nft flush ruleset
+identity_flush
 in_ns gw nft -f - <<<"$keep_ref"
 wait $sender
 [ "$(passed)" -gt 0 ] && ok "ruleset flushed below the limit" || not_ok "ruleset flushed at $p bytes: nothing left after it"
@@ -86,6 +91,7 @@ p=$((p + $(passed)))	# and what left between those two commands
 sleep 1.3
 [ "$(told 'health: .*rules')" -ge 1 ] && ok "ruleset flushed: a health alert" || not_ok "ruleset flushed: no health alert"
 lab_is 0 "$(lease now)" "ruleset flushed: blocked, nothing is leased"
+lease_identity "ruleset flushed" $RATE $RATE
 
 # --- rules removed beside running leases, with an exit: put back once, and leases go on -----------------------------------
 cat >>"$LAB_DIR/policy.yaml" <<END
@@ -102,6 +108,7 @@ lab_wait 3 again && ok "a chain flushed: leased again" || not_ok "a chain flushe
 sleep 2.5
 lab_is "1 1" "$(flushed) $(lease now)" "a chain flushed: told once, and leases go on"
 wait $sender
+lease_identity "a chain flushed"
 
 # --- a sender on the gateway that forges our marks while its destination is leased by others ---------------------------------
 fresh
@@ -129,6 +136,6 @@ wait $sender
 n=$(($(judged) - before))
 [ $n -lt 400 ] && ok "a pair that rested: $n of 8000 packets in the queue" || not_ok "a pair that rested: $n of 8000 packets in the queue"
 lab_wait 40 none || not_ok "still leased 40 s after that"
-ctl debug check >/dev/null && ok "every structure is consistent" || not_ok "debug check: $(ctl debug check)"
+lease_identity "a pair that rested"
 lab_egressd_stop
 lab_done

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lease_lab.sh
 . tests/live/lease_lab.sh
 LIMIT=$((60 * MB))
+IDENTITY_PARTIAL=pair	# where it judges none of it, which is a case here, it has no account
 
 policy() { # PAIR-LIMIT HOST-LIMIT ACTION, in MB; $opener
 	cat >"$LAB_DIR/policy.yaml" <<-END
@@ -49,6 +50,7 @@ service() { # TEXT SPACE FAMILY OPENER
 	exact "$text"
 	lab_is "$p" "$(sums pair)" "$text: and so was the service's"
 	[ "$(lease bytes)" -gt $((p / 4)) ] && ok "$text: by lease" || not_ok "$text: only $(lease bytes) of $p bytes by lease"
+	lease_identity "$text"
 }
 service "push" sakura1 4 inside
 service "pull, IPv6" sakura1 6 outside
@@ -67,5 +69,6 @@ settled
 [ "$(passed)" -gt $((80 * MB)) ] && ok "opened by the other side: not stopped" || not_ok "opened by the other side: stopped at $(passed)"
 exact "opened by the other side"
 lab_is null "$(sums pair)" "opened by the other side: not charged to the service"
+lease_identity "opened by the other side"
 lab_egressd_stop && ok "stops" || not_ok "does not stop"
 lab_done

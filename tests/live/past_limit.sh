@@ -8,6 +8,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
+# shellcheck source=tests/live/lease_identity.sh
+. tests/live/lease_identity.sh
 lab_need jq
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
@@ -101,12 +103,17 @@ udp() { # FAMILY push|pull FLOWS TEXT: pulled ones answer, each on its flow, wha
 	verdict "$4" "$(arrived "recv$n" "$name")" "$(passed "$name")"
 }
 
+ran=
 fresh() { # PER: a daemon without history
+	[ -z "$ran" ] || lease_identity "$ran"	# of all since the last one
 	lab_egressd_stop
 	rm -rf "$LAB_DIR/state"
 	policy "$1"
+	identity_watch
 	lab_egressd_start "$LAB_DIR/policy.yaml" >/dev/null || not_ok "egressd starts"
+	identity_begin
 	in_ns gw nft 'flush chain inet ref after'
+	ran="all per $1, GSO $gso"
 }
 
 # 200 destinations, or one by TCP, under one host's budget; two hosts under a group's.
@@ -163,4 +170,5 @@ for gso in on off; do
 	group_of UDP $gso
 	group_of TCP $gso
 done
+lease_identity "$ran"
 lab_done
