@@ -161,7 +161,8 @@ static int apply(struct engine *e, const struct engine_policy *p, bool all, cons
 		return r;
 	atomic_store_explicit(&e->area.h->rules_in, RULES_LAYOUT, memory_order_relaxed);
 	if (e->config.leases && !rules_leases(e->rules) && !atomic_load_explicit(&e->area.h->flavour, memory_order_relaxed))
-		log_notice("this kernel has no maps to quotas: no leases, every packet is judged by the engine");
+		log_notice("this kernel has no quotas (nft_quota), or no counters of set elements (Linux 5.7): no leases, every packet is "
+			   "judged by the engine");
 	__atomic_store_n(&e->leases_on, e->config.leases && rules_leases(e->rules), __ATOMIC_RELAXED);
 	atomic_store_explicit(&e->area.h->leases_on, e->leases_on, memory_order_relaxed);
 	atomic_store_explicit(&e->area.h->flavour, e->flavour, memory_order_relaxed);

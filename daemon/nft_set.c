@@ -36,7 +36,7 @@ static struct nftnl_set *set_alloc(struct nft_batch *b, const char *table, const
 void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_spec *spec, const char *what)
 {
 	struct nftnl_set *s = set_alloc(b, table, spec->name, spec->id);
-	struct nftnl_expr *counter;
+	struct nftnl_expr *each;
 	struct nlmsghdr *nlh;
 
 	if (!s)
@@ -55,10 +55,10 @@ void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_sp
 	/* The kernel asks for an id when a set is made, used or not. */
 	if (!spec->id)
 		nftnl_set_set_u32(s, NFTNL_SET_ID, b->nmsg + 0x10000);
-	if (spec->counter) {
-		counter = nftnl_expr_alloc("counter");
-		if (counter)
-			nftnl_set_add_expr(s, counter);
+	if (spec->each) {
+		each = nftnl_expr_alloc(spec->each);
+		if (each)
+			nftnl_set_add_expr(s, each);
 		else
 			nft_batch_fail(b, -ENOMEM);
 	}

@@ -37,7 +37,7 @@ struct nft_set_spec {
 	uint32_t key_type, key_len;
 	uint32_t size;		/* 0: no bound */
 	uint64_t timeout_ms;	/* default of its elements */
-	bool counter;		/* every element counts its matches */
+	const char *each;	/* expression of every element: "counter", of its matches; NULL: none */
 	uint32_t object;	/* NFT_OBJECT_*: a map to objects of that type; 0: a set */
 	const uint8_t *parts;	/* NFT_SET_CONCAT: lengths of the key's parts, of each a range; no two elements may overlap */
 	uint32_t nparts;

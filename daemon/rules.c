@@ -106,6 +106,20 @@ static int probe_flavour(struct rules *r, enum rules_flavour f, const char **ret
 	return nft_batch_try(&b, ret_what);
 }
 
+/* Whether a set's expression is more to the kernel than an attribute to pass over, as before 5.7: then one that no set may have is
+ * refused. Where nothing counts a lease's packets, nobody would know what has passed. */
+static bool probe_counters(struct rules *r)
+{
+	static const struct nft_set_spec odd = { .name = "probe", .key_type = NFT_KEY_IPV4_PAIR, .key_len = 8, .each = "cmp" };
+	struct nft_batch b;
+	const char *what;
+
+	nft_batch_begin(&b, &r->owner);
+	nft_table_add(&b, PROBE, false, "probe: table");
+	nft_set_add(&b, PROBE, &odd, "probe: set");
+	return nft_batch_try(&b, &what) < 0;
+}
+
 static bool probe_leases(struct rules *r)
 {
 	const struct rules_marks m = { .mask = 3, .leased = 1, .judged = 2 };
@@ -115,6 +129,8 @@ static bool probe_leases(struct rules *r)
 	nft_batch_begin(&b, &r->owner);
 	nft_table_add(&b, PROBE, false, "probe: table");
 	nft_chain_add(&b, PROBE, CHAIN_QUEUE, "probe: chain");
+	/* A map to objects of a type that no module has is taken all the same. */
+	nft_quota_put(&b, PROBE, "probe", 1, "probe: quota");
 	rules_lease_sets(&b, PROBE);
 	rules_lease_fill(&b, PROBE, false, &m);
 	return nft_batch_try(&b, &what) == 0;
@@ -136,7 +152,7 @@ static int probe(struct rules *r, const char **ret_what)
 	}
 	if (e == -ENOENT)
 		*ret_what = "the kernel has neither nft's queue statement nor the xt target NFQUEUE; modprobe nft_queue, or xt_NFQUEUE";
-	r->leases = probe_leases(r);
+	r->leases = probe_leases(r) && probe_counters(r);
 	return e;
 }
 

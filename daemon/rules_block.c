@@ -27,8 +27,8 @@
 #define V6_PAIR(n) .name = n, .key_type = NFT_KEY_IPV6_PAIR, .key_len = 32
 #define V4_HOST(n) .name = n, .key_type = NFT_KEY_IPV4, .key_len = 4
 #define V6_HOST(n) .name = n, .key_type = NFT_KEY_IPV6, .key_len = 16
-#define BLOCKED	   .flags = NFT_SET_TIMEOUT, .size = BLOCKS_MAX, .counter = true
-#define SERVICE(p) .flags = NFT_SET_TIMEOUT | NFT_SET_INTERVAL | NFT_SET_CONCAT, .size = BLOCKS_MAX, .counter = true, \
+#define BLOCKED	   .flags = NFT_SET_TIMEOUT, .size = BLOCKS_MAX, .each = "counter"
+#define SERVICE(p) .flags = NFT_SET_TIMEOUT | NFT_SET_INTERVAL | NFT_SET_CONCAT, .size = BLOCKS_MAX, .each = "counter", \
 		   .parts = (p), .nparts = ARRAY_SIZE(p)
 #define V4_PAIR_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV4_SERVICE, .key_len = 20, SERVICE(pair4_part)
 #define V6_PAIR_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV6_SERVICE, .key_len = 44, SERVICE(pair6_part)

@@ -14,7 +14,7 @@
 
 #define FLOWS_MAX 4096
 
-#define FLOWS .flags = NFT_SET_TIMEOUT, .size = FLOWS_MAX, .timeout_ms = RULES_FLOW_MS, .counter = true
+#define FLOWS .flags = NFT_SET_TIMEOUT, .size = FLOWS_MAX, .timeout_ms = RULES_FLOW_MS, .each = "counter"
 
 static const struct nft_set_spec flow_set[] = {
 	{ .name = "flow4", .key_type = NFT_KEY_IPV4_FLOW, .key_len = 20, FLOWS },

@@ -26,7 +26,7 @@ enum { PAIR4, PAIR6, SERVICE4, SERVICE6, FORMS };
 
 #define MAP(n, type, len) { .name = n, .flags = NFT_SET_OBJECT, .key_type = type, .key_len = len, .size = LEASE_SLOTS, \
 			    .object = NFT_OBJECT_QUOTA }
-#define SET(n, type, len) { .name = n, .key_type = type, .key_len = len, .size = LEASE_SLOTS, .counter = true }
+#define SET(n, type, len) { .name = n, .key_type = type, .key_len = len, .size = LEASE_SLOTS, .each = "counter" }
 
 static const struct nft_set_spec map[FORMS] = {
 	[PAIR4] = MAP("lease4", NFT_KEY_IPV4_PAIR, 8),

@@ -12,7 +12,8 @@
  * [V1] Atomic   each call about some leases is one transaction of at most RULES_LEASES.
  * [V2] Frozen   after rules_lease_end() no packet begins to pass by the lease, and rules_lease_grace() waits for those that were
  *               amid the rules: then its count is final.
- * Needs: maps to named quotas, counters in set elements (kernel 5.7).
+ * Needs: maps to named quotas, counters in set elements (kernel 5.7). rules_leases() says whether the kernel has them: where it lacks
+ *        quotas or passes over the counters, sets and rules are taken all the same, so both are asked for on their own.
  */
 #pragma once
 

@@ -2,8 +2,12 @@
  *
  * EGRESSD_DAYS=FILE     the wall clock is ahead by so many days as the file has bytes, now
  * EGRESSD_NO_QUEUE=1    the kernel knows neither nft's queue statement nor the xt target NFQUEUE: rules ask for another name
+ * EGRESSD_NO_QUOTA=1    it has no quota objects: theirs have a type nobody knows
+ * EGRESSD_OLD_SETS=1    as before 5.7 it passes over the expression of a set's elements: that attribute has a number nobody knows
  */
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +16,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DAY_S 86400
+#include <libmnl/libmnl.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+
+#define DAY_S	86400
+#define UNKNOWN 0x3f00	/* attribute, type of object */
 
 int __real_clock_gettime(clockid_t clock, struct timespec *t);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *t);
@@ -49,17 +58,59 @@ static void rename_all(uint8_t *data, size_t len, const void *name, size_t n)
 		at[n - 2] = 'X';	/* its last letter */
 }
 
-ssize_t __wrap_sendto(int fd, const void *data, size_t len, int flags, const struct sockaddr *to, socklen_t to_len)
+static bool asked(const char *what)
+{
+	return getenv(what) != NULL;
+}
+
+static void forget_queue(uint8_t *data, size_t len)
 {
 	static const uint8_t statement[] = "\x0a\0\x01\0queue";	/* attribute of 10 bytes, NFTA_EXPR_NAME; little endian */
-	uint8_t *copy = getenv("EGRESSD_NO_QUEUE") ? malloc(len) : NULL;
+
+	rename_all(data, len, statement, sizeof(statement));
+	rename_all(data, len, "NFQUEUE", sizeof("NFQUEUE"));
+}
+
+static void forget_quota(struct nlattr *a)
+{
+	if (mnl_attr_get_type(a) == NFTA_OBJ_TYPE && mnl_attr_get_u32(a) == htonl(NFT_OBJECT_QUOTA))
+		*(uint32_t *)mnl_attr_get_payload(a) = htonl(UNKNOWN);
+}
+
+static void forget_expression(struct nlattr *a)
+{
+	if (mnl_attr_get_type(a) == NFTA_SET_EXPR)
+		a->nla_type = UNKNOWN;
+}
+
+/* In nf_tables' messages of one kind. */
+static void each_attribute(uint8_t *data, int len, unsigned type, void (*forget)(struct nlattr *a))
+{
+	for (struct nlmsghdr *n = (void *)data; mnl_nlmsg_ok(n, len); n = mnl_nlmsg_next(n, &len)) {
+		struct nlattr *a;
+
+		if (n->nlmsg_type != (NFNL_SUBSYS_NFTABLES << 8 | type))
+			continue;
+		mnl_attr_for_each(a, n, sizeof(struct nfgenmsg))
+			forget(a);
+	}
+}
+
+ssize_t __wrap_sendto(int fd, const void *data, size_t len, int flags, const struct sockaddr *to, socklen_t to_len)
+{
+	const bool no_queue = asked("EGRESSD_NO_QUEUE"), no_quota = asked("EGRESSD_NO_QUOTA"), old_sets = asked("EGRESSD_OLD_SETS");
+	uint8_t *copy = no_queue || no_quota || old_sets ? malloc(len) : NULL;
 	ssize_t r;
 
 	if (!copy)
 		return __real_sendto(fd, data, len, flags, to, to_len);
 	memcpy(copy, data, len);
-	rename_all(copy, len, statement, sizeof(statement));
-	rename_all(copy, len, "NFQUEUE", sizeof("NFQUEUE"));
+	if (no_queue)
+		forget_queue(copy, len);
+	if (no_quota)
+		each_attribute(copy, (int)len, NFT_MSG_NEWOBJ, forget_quota);
+	if (old_sets)
+		each_attribute(copy, (int)len, NFT_MSG_NEWSET, forget_expression);
 	r = __real_sendto(fd, copy, len, flags, to, to_len);
 	free(copy);
 	return r;

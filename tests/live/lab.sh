@@ -325,6 +325,15 @@ lab_egressd_restart() {
 	lab_egressd_ready || { lab_note "egressd did not become ready"; tail -n 15 "$LAB_DIR/egressd.log"; return 1; }
 }
 
+# From now on it is egressd_odd that starts: tests/live/egressd_odd.c.
+lab_egressd_odd() {
+	mkdir "$LAB_DIR/odd"
+	ln -s "$EGRESSD_BUILD/tests/live/egressd_odd" "$LAB_DIR/odd/egressd"
+	ln -s "$EGRESSD_BUILD/tests" "$LAB_DIR/odd/tests"
+	ln -s "$EGRESSD_BUILD/egressctl" "$LAB_DIR/odd/egressctl"
+	EGRESSD_BUILD=$LAB_DIR/odd
+}
+
 lab_egressd_ready() { grep -aq 'READY=1' "$LAB_DIR/notify.out"; }
 lab_egressd_settled() { lab_egressd_ready || ! kill -0 "$(lab_pid egressd)" 2>/dev/null; }
 # Whatever the test was about, sums add up when it ends: the engine looks when it is asked to stop.

@@ -86,8 +86,9 @@ identity_daemon() (
 		([.[:-1][].accounts[]] | unique_by([.rule, .subject, .dest])) as $accounts |
 		{pairs: (reduce $pairs[] as $p ({}; .[$p.src + " " + ($p.dest | rtrimstr("/64"))] |= {bytes: (.bytes + $p.bytes),
 			leased: (.leased + $p.leased_bytes)})),
-		rules: (reduce ($accounts[] | select(.rule != "identity")) as $a ({}; .[$a.rule] |= {sum: (.sum + $a.limits[0].sum_bytes), out: (.out + $a.outstanding_bytes)})),
-		status: (.[-1].leases | if .on then . else error("no leases") end)}'
+		rules: (reduce ($accounts[] | select(.rule != "identity")) as $a ({};
+			.[$a.rule] |= {sum: (.sum + $a.limits[0].sum_bytes), out: (.out + $a.outstanding_bytes)})),
+		status: .[-1].leases}'
 )
 
 # Of each lease that stands: {pair, quota, used, by}

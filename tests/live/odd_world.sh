@@ -8,11 +8,7 @@ cd "$(dirname "$0")/../.." || exit 2
 lab_need jq
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
-mkdir "$LAB_DIR/odd"
-ln -s "$EGRESSD_BUILD/tests/live/egressd_odd" "$LAB_DIR/odd/egressd"	# what lab_egressd_start starts
-ln -s "$EGRESSD_BUILD/tests" "$LAB_DIR/odd/tests"
-ln -s "$EGRESSD_BUILD/egressctl" "$LAB_DIR/odd/egressctl"
-EGRESSD_BUILD=$LAB_DIR/odd
+lab_egressd_odd
 cat >"$LAB_DIR/policy.yaml" <<END
 version: 1
 mode: enforce
