@@ -119,13 +119,14 @@ static void depleted(struct rules *r, const struct nlmsghdr *nlh)
 	}
 }
 
-/* NULL: one of others. */
-static const char *table_of(const struct nlmsghdr *nlh)
+/* NULL: one of others. `inet`: tables of ours are; what the kernel tells of a packet's doing has the packet's family instead
+ * (nft_quota_obj_eval()), and whoever has a table of our name in another family tells of no lease that is open. */
+static const char *table_of(const struct nlmsghdr *nlh, bool inet)
 {
 	const struct nfgenmsg *nfg = mnl_nlmsg_get_payload(nlh);
 	const struct nlattr *a;
 
-	if (nfg->nfgen_family != NFPROTO_INET)
+	if (inet && nfg->nfgen_family != NFPROTO_INET)
 		return NULL;
 	mnl_attr_for_each(a, nlh, sizeof(*nfg)) {
 		if (mnl_attr_get_type(a) != TABLE_ATTR)
@@ -142,11 +143,12 @@ static const char *table_of(const struct nlmsghdr *nlh)
 /* By the kernel itself a quota that is used up; by others one that they raised, which is more than we gave. */
 static void object_told(struct rules *r, const struct nlmsghdr *nlh)
 {
-	const char *table = table_of(nlh);
+	const bool by_kernel = nlh->nlmsg_pid == 0;
+	const char *table = table_of(nlh, !by_kernel);
 
 	if (!table || strcmp(table, TABLE) != 0)
 		return;
-	if (nlh->nlmsg_pid == 0)
+	if (by_kernel)
 		depleted(r, nlh);
 	else
 		r->disturbed = true;
@@ -167,7 +169,7 @@ static bool take(struct rules *r, int len)
 			r->disturbed = false;
 		} else if (type == NFT_MSG_NEWOBJ) {
 			object_told(r, nlh);
-		} else if (disturbs(type) && table_of(nlh)) {
+		} else if (disturbs(type) && table_of(nlh, true)) {
 			r->disturbed = true;
 		}
 	}

@@ -1,6 +1,7 @@
-/* egressd_odd.c - egressd itself, linked with --wrap of two calls, in a world that is odd when it is told to be.
+/* egressd_odd.c - egressd itself, linked with --wrap of some calls, in a world that is odd when it is told to be.
  *
  * EGRESSD_DAYS=FILE     the wall clock is ahead by so many days as the file has bytes, now
+ * EGRESSD_MUTE=FILE     nobody says that a lease is used up, by the bits of the file's size: 1 the workers, 2 the kernel, 4 the second's look
  * EGRESSD_NO_QUEUE=1    the kernel knows neither nft's queue statement nor the xt target NFQUEUE: rules ask for another name
  * EGRESSD_NO_QUOTA=1    it has no quota objects: theirs have a type nobody knows
  * EGRESSD_OLD_SETS=1    as before 5.7 it passes over the expression of a set's elements: that attribute has a number nobody knows
@@ -20,6 +21,9 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 
+#include "leases.h"
+#include "rules_lease.h"
+
 #define DAY_S	86400
 #define UNKNOWN 0x3f00	/* attribute, type of object */
 
@@ -28,28 +32,69 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *t);
 ssize_t __real_sendto(int fd, const void *data, size_t len, int flags, const struct sockaddr *to, socklen_t to_len);
 ssize_t __wrap_sendto(int fd, const void *data, size_t len, int flags, const struct sockaddr *to, socklen_t to_len);
 
-static int days_fd = -1;
+bool __real_leases_note(struct engine_worker *w, const struct judge_packet *v);
+bool __wrap_leases_note(struct engine_worker *w, const struct judge_packet *v);
+void __real_leases_second(struct engine *e);
+void __wrap_leases_second(struct engine *e);
+size_t __real_rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n);
+size_t __wrap_rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n);
 
-/* Before the process confines itself. Far above the places of inherited descriptors. */
-__attribute__((constructor)) static void begin(void)
+enum { MUTE_WORKERS = 1, MUTE_KERNEL = 2, MUTE_SECOND = 4 };
+
+static int days_fd = -1, mute_fd = -1;
+
+/* Far above the places of inherited descriptors. */
+static int open_named_by(const char *variable)
 {
-	const char *path = getenv("EGRESSD_DAYS");
+	const char *path = getenv(variable);
 	const int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	int high;
 
 	if (fd < 0)
-		return;
-	days_fd = fcntl(fd, F_DUPFD_CLOEXEC, 200);
+		return -1;
+	high = fcntl(fd, F_DUPFD_CLOEXEC, 200);
 	close(fd);
+	return high;
+}
+
+/* Before the process confines itself. */
+__attribute__((constructor)) static void begin(void)
+{
+	days_fd = open_named_by("EGRESSD_DAYS");
+	mute_fd = open_named_by("EGRESSD_MUTE");
+}
+
+static off_t size_of(int fd)
+{
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 ? st.st_size : 0;
 }
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *t)
 {
 	const int r = __real_clock_gettime(clock, t);
-	struct stat st;
 
-	if (r == 0 && clock == CLOCK_REALTIME && days_fd >= 0 && fstat(days_fd, &st) == 0)
-		t->tv_sec += st.st_size * DAY_S;
+	if (r == 0 && clock == CLOCK_REALTIME)
+		t->tv_sec += size_of(days_fd) * DAY_S;
 	return r;
+}
+
+bool __wrap_leases_note(struct engine_worker *w, const struct judge_packet *v)
+{
+	return (v->hold || !(size_of(mute_fd) & MUTE_WORKERS)) && __real_leases_note(w, v);
+}
+
+size_t __wrap_rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n)
+{
+	n = __real_rules_lease_depleted(r, ret, n);	/* told or not, it is taken */
+	return size_of(mute_fd) & MUTE_KERNEL ? 0 : n;
+}
+
+void __wrap_leases_second(struct engine *e)
+{
+	if (!(size_of(mute_fd) & MUTE_SECOND))
+		__real_leases_second(e);
 }
 
 static void rename_all(uint8_t *data, size_t len, const void *name, size_t n)
