@@ -1,0 +1,58 @@
+#!/bin/bash
+# lease_held.sh - the end of a host's budget while much of it is out on the lease of a pair that is silent: packets of its other pairs wait
+# for the recall, pass with what comes back, and the host's limit is used up to the last packet that fits. They wait 20 ms at most.
+# Seconds: 36
+set -u
+cd "$(dirname "$0")/../.." || exit 2
+# shellcheck source=tests/live/lease_lab.sh
+. tests/live/lease_lab.sh
+LIMIT=$((20 * MB))
+PPS=$((MB / 125))	# 8,000: of the pairs that wait, 199 with too little each to be leased
+
+waited=()
+held() { # TEXT
+	local text=$1 credit n
+	fresh 1000 20 block
+	lab_start recv outside "$flood" recv - 9001 100
+	lab_wait 5 lab_receives outside 9001
+	# 6 MB in a second to one, which is leased for five more of them.
+	in_ns "$space" "$flood" send $src $dst 9000 8 1200 $((PPS / 8 * 5)) $((PPS / 4 * 3)) >/dev/null
+	sleep 3	# its rate falls: no second's look wants more for it
+	credit=$(out)
+	[ "$credit" -gt $((MB * 2)) ] && leased || not_ok "$text: only $credit bytes are out"
+	in_ns "$space" "$flood" send -a 199 $src 203.0.113.12 9001 199 1200 $PPS $((2 * PPS)) >/dev/null
+	lab_still 10 0.3 passed
+	lab_stop recv
+	lab_is $((LIMIT / 1228 * 1228)) "$(passed)" "$text: the limit, to the last packet that fits"
+	lab_is "1 1 0" "$(lease grants) $(lease recalls) $(lease now)" "$text: one lease, recalled"
+	n=$(ctl --json status | jq '.counters["held-packets"]')
+	[ "$n" -gt 0 ] && ok "$text: $n packets waited" || not_ok "$text: none waited"
+	# What went by lease has its place, all else was judged, once each, however often it waited.
+	lab_is "$(passed)" $(($(counter leased) + $(ctl --json status | jq .counters.bytes))) "$text: whoever waited is charged once"
+	lab_is "0 0" "$(jq -r '"\(.duplicates) \(.socket_drops)"' "$LAB_DIR/recv.log")" "$text: and arrives once"
+	waited+=($((n * 1000 / PPS)))
+	lab_note "$text: longest gap at the receiver $(jq .gap_us "$LAB_DIR/recv.log") us, $credit bytes were out"
+	exact "$text"
+	lease_identity "$text"
+}
+held "first"
+held "second"
+held "third"
+# What comes while others wait does too: so many milliseconds of packets.
+ms=$(printf '%s\n' "${waited[@]}" | sort -n | sed -n 2p)
+[ "$ms" -le 25 ] && ok "they waited for $ms ms" || not_ok "they waited for $ms ms"
+
+# The other pair is leased, too: the credit comes back before anybody must wait for it, or he waits.
+PPS=$((MB / 50)) LIMIT=$((100 * MB))
+fresh 1000 100 block
+sending 1
+wait $sender
+[ "$(out)" -gt $((20 * MB)) ] || not_ok "two pairs: only $(out) bytes are out"
+in_ns "$space" "$flood" send $src 203.0.113.12 9000 8 1200 $((3 * PPS)) $((5 * PPS)) >/dev/null
+lab_still 10 0.3 passed
+lab_is $((LIMIT / 1228 * 1228)) "$(passed)" "two pairs: the limit, to the last packet that fits"
+[ "$(lease grants)" -ge 2 ] && ok "two pairs: both were leased" || not_ok "two pairs: $(lease grants) leases"
+exact "two pairs"
+lease_identity "two pairs"
+lab_egressd_stop && ok "stops" || not_ok "does not stop"
+lab_done
