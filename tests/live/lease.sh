@@ -71,9 +71,19 @@ settled
 standing "8 pairs" 8
 exact "8 pairs"
 # With a byte more or less it would be told: of eight pairs, of status, of both rules.
-lab_is "9 2" "$(identity_faults -1 -1 | grep -c '^\[I3\].*10.20.0.15\|^\[I3\] status') $(identity_faults -1 -1 | grep -c '^\[I4\]')" \
-	"8 pairs: a byte too many is seen"
+faults=$(identity_faults -1 -1)
+lab_is "9 2" "$(grep -c '^\[I3\].*10.20.0.15\|^\[I3\] status' <<<"$faults") $(grep -c '^\[I4\]' <<<"$faults")" "8 pairs: a byte too many is seen"
+# The same for people: of nine accounts, in the words of why and status.
+on_lease() { ctl why $src | sed -n 's/.*   on lease \([0-9.]* [kM]*B\)   .*/\1/p' | sort; }
+in_words() { awk '{ m = $1 >= 1e6; printf "%.1f %s\n", $1 / (m ? 1e6 : 1e3), m ? "MB" : "kB" }' | sort; }
+lab_is "$(ctl --json why $src | jq '.accounts[].outstanding_bytes' | in_words)" "$(on_lease)" "why: credit on lease, of each account"
+lab_is 9 "$(on_lease | wc -l)" "why: eight pairs and their host"
+ctl status | grep -qF "8 leases ($(lease share | awk '{ printf "%.1f", 100 * $1 }') % of bytes)" && ok "status: leases and their share" ||
+	not_ok "status: $(ctl status | head -n 1)"
+lab_is "8 0" "$(ctl --json why $src | jq -r '[.pairs[] | .bytes - .leased_bytes] | "\(map(select(. > 0)) | length) \(map(select(. < 0)) | length)"')" \
+	"why --json: of each pair some by lease, the first in the queue"
 lease_identity "8 pairs"
+lab_is "" "$(on_lease)" "why: nothing on lease when all have ended"
 
 # --- tightened, decided, flushed in mid-lease -----------------------------------------------------------------------------
 fresh 1000 1000 block
