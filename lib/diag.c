@@ -2,6 +2,7 @@
 #include "diag.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -53,6 +54,20 @@ static size_t whole_characters(const char *p, size_t len)
 	return start - 1;
 }
 
+void diag_close(struct diag_list *l, uint32_t line, uint32_t col)
+{
+	if (l->nclosed < DIAG_CLOSED)
+		l->closed[l->nclosed++] = (struct diag_place){ line, col };
+}
+
+static bool is_closed(const struct diag_list *l, uint32_t line, uint32_t col)
+{
+	for (uint32_t i = 0; i < l->nclosed; i++)
+		if (l->closed[i].line == line && l->closed[i].col == col)
+			return true;
+	return false;
+}
+
 void diag_add(struct diag_list *l, uint32_t line, uint32_t col, const char *hint, const char *fmt, ...)
 {
 	char raw[sizeof(l->item[0].text)];
@@ -60,7 +75,7 @@ void diag_add(struct diag_list *l, uint32_t line, uint32_t col, const char *hint
 	va_list ap;
 	int n;
 
-	if (l->count++ >= DIAG_MAX)	/* [D1] */
+	if (is_closed(l, line, col) || l->count++ >= DIAG_MAX)	/* [D3] [D1] */
 		return;
 	d = &l->item[l->count - 1];
 	d->line = line;
@@ -70,6 +85,26 @@ void diag_add(struct diag_list *l, uint32_t line, uint32_t col, const char *hint
 	va_end(ap);
 	escape(raw, n < (int)sizeof(raw) ? strlen(raw) : whole_characters(raw, strlen(raw)), d->text, sizeof(d->text));
 	escape(hint ? hint : "", hint ? strlen(hint) : 0, d->hint, sizeof(d->hint));
+}
+
+static bool diag_after(const struct diag *a, const struct diag *b)
+{
+	return a->line != b->line ? a->line > b->line : a->col > b->col;
+}
+
+/* Few, and stable. */
+void diag_sort(struct diag_list *l)
+{
+	uint32_t n = MIN_OF(l->count, (uint32_t)DIAG_MAX);
+
+	for (uint32_t i = 1; i < n; i++) {
+		struct diag d = l->item[i];
+		uint32_t k = i;
+
+		for (; k > 0 && diag_after(&l->item[k - 1], &d); k--)
+			l->item[k] = l->item[k - 1];
+		l->item[k] = d;
+	}
 }
 
 /* The line without its end; *ret_len 0 when there is none. */

@@ -192,27 +192,6 @@ static int lay_out(struct policy_build *b, void **ret_blob, size_t *ret_size)
 
 /* ---- stages ---- */
 
-static bool diag_after(const struct diag *a, const struct diag *b)
-{
-	return a->line != b->line ? a->line > b->line : a->col > b->col;
-}
-
-/* Sections are read in the order they need each other; people read from top to bottom. Few, and stable: what was said
- * of one place keeps its order. */
-static void sort_diags(struct diag_list *l)
-{
-	uint32_t n = MIN_OF(l->count, (uint32_t)DIAG_MAX);
-
-	for (uint32_t i = 1; i < n; i++) {
-		struct diag d = l->item[i];
-		uint32_t k = i;
-
-		for (; k > 0 && diag_after(&l->item[k - 1], &d); k--)
-			l->item[k] = l->item[k - 1];
-		l->item[k] = d;
-	}
-}
-
 static int build_all(struct policy_build *b, void **ret_blob, size_t *ret_size)
 {
 	static int (*const stages[])(struct policy_build *) = { build_rules, build_labels, build_classes, build_check };
@@ -257,13 +236,12 @@ int policy_compile(const char *text, size_t len, const struct policy_env *env, s
 	struct yaml_tree *tree;
 	int r = yaml_tree_parse(text, len, diags, &tree);
 
-	if (!tree)
-		return r;
-	r = compile_doc(&d, yaml_tree_root(tree), ret_blob, ret_size);	/* diags so far, too, make it fail */
+	if (tree)
+		r = compile_doc(&d, yaml_tree_root(tree), ret_blob, ret_size);	/* diags so far, too, make it fail */
 	prefix_set_free(d.base);
 	arena_free(&mem);
 	yaml_tree_free(tree);
 	if (r == -EINVAL)
-		sort_diags(diags);
+		diag_sort(diags);	/* sections are read in the order they need each other; people read from top to bottom */
 	return r;
 }

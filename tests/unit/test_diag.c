@@ -170,6 +170,48 @@ static void test_small_buffer(void **state)
 	assert_int_equal(buf[10], 'z');
 }
 
+/* [D3] */
+static void test_closed(void **state)
+{
+	(void)state;
+	diag_init(&list, "p", "", 0);
+	diag_add(&list, 2, 5, NULL, "told before");
+	diag_close(&list, 2, 5);
+	diag_add(&list, 2, 5, NULL, "told after");
+	diag_add(&list, 2, 6, NULL, "beside it");
+	diag_add(&list, 3, 5, NULL, "below it");
+	assert_int_equal(list.count, 3);
+	assert_string_equal(list.item[0].text, "told before");
+	assert_string_equal(list.item[1].text, "beside it");
+	for (uint32_t i = 0; i < 2 * DIAG_CLOSED; i++)	/* no more than there is room for */
+		diag_close(&list, i, 1);
+	assert_int_equal(list.nclosed, DIAG_CLOSED);
+	assert_int_equal(list.count, 3);
+}
+
+/* Against the places' order one by one, and those of one place as they came. */
+static void test_sort(void **state)
+{
+	uint32_t x = 7;
+
+	(void)state;
+	for (unsigned round = 0; round < 200; round++) {
+		diag_init(&list, "p", "", 0);
+		for (uint32_t i = 0; i < round; i++) {
+			x = x * 1664525 + 1013904223;
+			diag_add(&list, x >> 28, x >> 25 & 7, NULL, "%03u", i);
+		}
+		diag_sort(&list);
+		assert_int_equal(list.count, round);
+		for (uint32_t i = 1; i < round && i < DIAG_MAX; i++) {
+			const struct diag *a = &list.item[i - 1], *b = &list.item[i];
+
+			assert_true(a->line < b->line || (a->line == b->line && a->col < b->col) ||
+				    (a->line == b->line && a->col == b->col && strcmp(a->text, b->text) < 0));
+		}
+	}
+}
+
 static void test_nearest(void **state)
 {
 	static const char *const names[] = { "limit", "limits", "action", "per", "to", "from", "hold", NULL };
@@ -212,7 +254,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_format),	 cmocka_unit_test(test_caret_columns), cmocka_unit_test(test_long_line),
 		cmocka_unit_test(test_escaped),	 cmocka_unit_test(test_all_kept),      cmocka_unit_test(test_small_buffer),
-		cmocka_unit_test(test_nearest),
+		cmocka_unit_test(test_nearest),	 cmocka_unit_test(test_closed),	       cmocka_unit_test(test_sort),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
