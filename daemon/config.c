@@ -208,7 +208,8 @@ static void key_interfaces(const struct yaml_node *n, struct config *c, struct d
 	const struct yaml_node *outside = yaml_get(n, "outside");
 
 	if (n->kind != YAML_MAP || !outside) {
-		diag_add(d, n->line, n->col, "such as outside: [eth0]", "interfaces: 'outside' is missing");
+		if (n->kind != YAML_MAP || yaml_lacks(n, "outside"))
+			diag_add(d, n->line, n->col, "such as outside: [eth0]", "interfaces: 'outside' is missing");
 		return;
 	}
 	if (n->count > CONFIG_ROLES) {
@@ -309,7 +310,7 @@ static void key_redis(const struct yaml_node *n, struct config *c, struct diag_l
 		path_into(v, c->redis_socket, d);
 	if (yaml_get(n, "address"))
 		redis_address(yaml_get(n, "address"), c, d);
-	if (!v == !yaml_get(n, "address"))
+	if (!n->partial && !v == !yaml_get(n, "address"))
 		diag_add(d, n->line, n->col, NULL, "redis: either socket or address is due");
 	v = yaml_get(n, "username");
 	if (v)
@@ -376,7 +377,7 @@ static void parse(const struct yaml_node *root, struct config *c, struct diag_li
 
 		if (n)
 			keys[i].parse(n, c, d);
-		else if (keys[i].required)
+		else if (keys[i].required && yaml_lacks(root, keys[i].name))
 			diag_add(d, 0, 0, NULL, "'%s' is missing", keys[i].name);
 	}
 }
@@ -399,12 +400,12 @@ int config_parse(const char *text, size_t len, struct diag_list *d, struct confi
 	struct yaml_tree *tree;
 	int r = yaml_tree_parse(text, len, d, &tree);
 
-	if (!tree)
-		return r;
-	parse(yaml_tree_root(tree), &c, d);
+	if (tree)
+		parse(yaml_tree_root(tree), &c, d);
 	yaml_tree_free(tree);
-	if (d->count)
-		return -EINVAL;
+	diag_sort(d);
+	if (r < 0 || d->count)
+		return r < 0 ? r : -EINVAL;
 	*ret = c;
 	return 0;
 }

@@ -175,7 +175,7 @@ static void check_hosts(struct policy_doc *d)
 			char text[ADDR_STRLEN];
 
 			(void)look_at(&l, &a->p);
-			if (!l.some_inside && !l.some_exit)
+			if (d->whole && !l.some_inside && !l.some_exit)
 				DOC_ERROR(d, &a->at, "add its network to 'inside'",
 					  "host %.63s: %s is neither inside nor in an exit", d->host[i].name,
 					  addr_format(&a->p.addr, text));
@@ -202,7 +202,7 @@ static void check_exit_64(struct policy_doc *d, uint32_t exit, const struct doc_
 	uint32_t first, last;
 	char text[PREFIX_STRLEN];
 
-	if (prefix_is_v4(&p->p) || p->p.len <= 64)
+	if (prefix_is_v4(&p->p) || p->p.len <= 64 || !d->whole)
 		return;
 	prefix_set_span(d->base, &up, &first, &last);
 	for (uint32_t i = first; i <= last; i++) {
@@ -227,10 +227,10 @@ static void check_group_exit(struct policy_doc *d, struct doc_group *g)
 		const struct doc_ref *ref = &g->hosts.v[i];
 		struct look l = look(d, ref);
 
-		if (l.seen && !l.some_inside && !l.some_exit)
+		if (d->whole && l.seen && !l.some_inside && !l.some_exit)
 			DOC_ERROR(d, &ref->at, "add it to 'inside'", "hosts: '%.63s' is neither inside nor in an exit",
 				  ref->text);
-		else if (l.exit >= 0 && g->exit < 0)
+		else if (d->whole && l.exit >= 0 && g->exit < 0)
 			DOC_ERROR(d, &ref->at, "put the hosts of an exit in a group of their own",
 				  "hosts: '%.63s' belongs to exit '%.63s' and counts in no group with inner hosts",
 				  ref->text, d->exit[l.exit].name);
@@ -271,7 +271,7 @@ static int check_except(struct policy_doc *d, const struct doc_group *g)
 	for (uint32_t i = 0; i < g->except.n && r == 0; i++) {
 		const struct doc_ref *ref = &g->except.v[i];
 
-		if (!doc_ref_each(d, ref, touches, s))
+		if (d->whole && !doc_ref_each(d, ref, touches, s))
 			DOC_ERROR(d, &ref->at, "remove it, or correct it",
 				  "except: '%.63s' removes nothing; no host of group '%.63s' is in it", ref->text,
 				  g->name);
@@ -303,13 +303,13 @@ static void check_from(struct policy_doc *d, const struct doc_rule *r)
 		for (uint32_t k = 0; k < i && r->from.n < POLICY_RULES; k++)
 			if (!strcmp(r->from.v[k].text, ref->text))
 				DOC_ERROR(d, &ref->at, "write it once", "from: '%.63s' is named twice", ref->text);
-		if (ref->kind == DOC_EXIT && !d->exit[ref->index].nhosts)
+		if (d->whole && ref->kind == DOC_EXIT && !d->exit[ref->index].nhosts)
 			DOC_ERROR(d, &ref->at, "give the exit hosts",
 				  "from: exit '%.63s' has interfaces only; nothing inside sends as it", ref->text);
 		if (ref->kind != DOC_NETWORK)
 			continue;	/* hosts and groups were looked at where they are defined */
 		l = look(d, ref);
-		if (!l.some_inside && !l.some_exit)
+		if (d->whole && !l.some_inside && !l.some_exit)
 			DOC_ERROR(d, &ref->at, "add it to 'inside', or write 'unlisted' for all such senders",
 				  "from: %.63s is neither inside nor in an exit", ref->text);
 	}
@@ -327,7 +327,7 @@ static void check_to(struct policy_doc *d, const struct doc_rule *r, bool iface_
 		if (!(ref->kind & (DOC_NETWORK | DOC_DESTINATION)) || iface_exits)
 			continue;
 		l = look(d, ref);
-		if (l.seen && !l.some_outside && !l.some_exit)
+		if (d->whole && l.seen && !l.some_outside && !l.some_exit)
 			DOC_ERROR(d, &ref->at, "take it out of 'inside', or make it an exit",
 				  "to: '%.63s' is wholly inside; bytes to it do not leave", ref->text);
 	}

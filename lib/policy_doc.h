@@ -5,6 +5,7 @@
  *
  * [PD1] An error is a diag with its place and the parse goes on; only -ENOMEM is returned. When diags were added the
  *       document may lack what was wrong, and must not be compiled.
+ * [PD2] What was refused while YAML was read gives no second error: where the tree is partial [Y3], absence is none.
  */
 #pragma once
 
@@ -123,6 +124,8 @@ struct policy_doc {
 	uint32_t name_buckets;		/* a power of two, 0: none */
 	const char **name_list;		/* NULL-terminated, for "did you mean" */
 	uint32_t nnames, nnetworks;
+	bool all_names;			/* no section that names things was lost, wholly or in part [PD2] */
+	bool whole;			/* nor anything of them or of inside */
 
 	struct prefix_set *base;	/* bit DOC_BASE_INSIDE, and exits as values in slot DOC_BASE_EXIT */
 };
@@ -131,6 +134,13 @@ struct policy_doc {
 #define DOC_BASE_EXIT	1
 
 #define DOC_ERROR(doc, place, hint, ...) diag_add((doc)->diags, (place)->line, (place)->col, hint, __VA_ARGS__)
+
+/* A key that must be in `map`. [PD2] */
+#define DOC_MISSING(doc, map, place, hint, ...)                                                                        \
+	do {                                                                                                           \
+		if (!(map)->partial)                                                                                   \
+			DOC_ERROR(doc, place, hint, __VA_ARGS__);                                                      \
+	} while (0)
 
 /* policy_parse.c */
 int doc_parse(struct policy_doc *d, const struct yaml_node *root) MUST_CHECK;

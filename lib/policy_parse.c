@@ -14,7 +14,7 @@ static void parse_version(struct policy_doc *d, const struct yaml_node *root)
 	const struct yaml_node *n = yaml_get(root, "version");
 
 	if (!n)
-		DOC_ERROR(d, root, "begin the file with 'version: 1'", "version: is missing");
+		DOC_MISSING(d, root, root, "begin the file with 'version: 1'", "version: is missing");
 	else if (n->kind != YAML_SCALAR || strcmp(n->text, "1"))
 		DOC_ERROR(d, n, "write 'version: 1'", "version: this egressd reads version 1 only");
 }
@@ -72,7 +72,8 @@ static int parse_inside(struct policy_doc *d, const struct yaml_node *root)
 	uint32_t count;
 
 	if (!n) {
-		DOC_ERROR(d, root, "such as 'inside: [10.0.0.0/8]'", "inside: is missing; name the networks that are yours");
+		DOC_MISSING(d, root, root, "such as 'inside: [10.0.0.0/8]'",
+			    "inside: is missing; name the networks that are yours");
 		return 0;
 	}
 	count = doc_items(d, n, "inside", &c);
@@ -132,7 +133,7 @@ static void parse_brake(struct policy_doc *d, const struct yaml_node *root)
 	subjects = yaml_get(n, "subjects");
 	in = yaml_get(n, "in");
 	if (!subjects || !in) {
-		DOC_ERROR(d, n, "such as {subjects: 5, in: 10m}", "brake: needs subjects and in");
+		DOC_MISSING(d, n, n, "such as {subjects: 5, in: 10m}", "brake: needs subjects and in");
 		return;
 	}
 	if (yaml_uint(subjects, d->diags, 1, POLICY_BRAKE, &v) == 0)
@@ -189,6 +190,17 @@ static void parse_decisions(struct policy_doc *d, const struct yaml_node *root)
 		d->max_budget = v;
 }
 
+/* All that says what an address is. */
+static bool is_whole(const struct yaml_node *root)
+{
+	static const char *const sections[] = { "inside", "hosts", "groups", "exits", "destinations" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
+		if (!yaml_whole(yaml_get(root, sections[i])))
+			return false;
+	return !root->partial;
+}
+
 int doc_parse(struct policy_doc *d, const struct yaml_node *root)
 {
 	static const char *const keys[] = {
@@ -197,6 +209,7 @@ int doc_parse(struct policy_doc *d, const struct yaml_node *root)
 	};
 	int r;
 
+	d->whole = is_whole(root);
 	doc_keys(d, root, keys);
 	parse_head(d, root);
 	r = parse_inside(d, root);

@@ -80,7 +80,7 @@ static int parse_host(struct policy_doc *d, const struct yaml_node *n, uint32_t 
 		parse_stores(d, c, h);
 	c = yaml_get(n, "addresses");
 	if (!c) {
-		DOC_ERROR(d, &h->at, "such as 'addresses: [10.20.0.15]'", "host %.63s: addresses are missing", h->name);
+		DOC_MISSING(d, n, &h->at, "such as 'addresses: [10.20.0.15]'", "host %.63s: addresses are missing", h->name);
 		return 0;
 	}
 	count = doc_items(d, c, "addresses", &c);
@@ -119,7 +119,7 @@ static int parse_group(struct policy_doc *d, const struct yaml_node *n, uint32_t
 	if (c)
 		r = doc_refs(d, c, "hosts", DOC_NETWORK | DOC_HOST, &g->hosts, NULL);
 	else
-		DOC_ERROR(d, &g->at, "such as 'hosts: [10.20.0.0/24]'", "group %.63s: hosts are missing", g->name);
+		DOC_MISSING(d, n, &g->at, "such as 'hosts: [10.20.0.0/24]'", "group %.63s: hosts are missing", g->name);
 	c = yaml_get(n, "except");
 	if (r == 0 && c)
 		r = doc_refs(d, c, "except", DOC_NETWORK | DOC_HOST, &g->except, NULL);
@@ -191,8 +191,8 @@ static int parse_exit(struct policy_doc *d, const struct yaml_node *n, uint32_t 
 	for (; count; count--, i = i->next)
 		parse_interface(d, i, e);
 	if (!c && !yaml_get(n, "hosts"))
-		DOC_ERROR(d, &e->at, "such as {interfaces: [wg-maint], hosts: [10.250.0.0/16]}",
-			  "exit %.63s: needs interfaces, hosts, or both", e->name);
+		DOC_MISSING(d, n, &e->at, "such as {interfaces: [wg-maint], hosts: [10.250.0.0/16]}",
+			    "exit %.63s: needs interfaces, hosts, or both", e->name);
 	c = yaml_get(n, "hosts");
 	if (!c)
 		return 0;
@@ -238,8 +238,8 @@ static int parse_destination(struct policy_doc *d, const struct yaml_node *n, ui
 	if (yaml_get(n, "networks_file"))
 		return doc_networks_file(d, yaml_get(n, "networks_file"), dest);
 	if (!c)
-		DOC_ERROR(d, &dest->at, "such as {networks: [203.0.113.0/24]}",
-			  "destination %.63s: needs networks or networks_file", dest->name);
+		DOC_MISSING(d, n, &dest->at, "such as {networks: [203.0.113.0/24]}",
+			    "destination %.63s: needs networks or networks_file", dest->name);
 	return 0;
 }
 
@@ -256,12 +256,16 @@ static int parse_each(struct policy_doc *d, const struct yaml_node *map,
 
 int doc_parse_named(struct policy_doc *d, const struct yaml_node *root)
 {
-	const struct yaml_node *map[4] = {
-		doc_section(d, root, "hosts"), doc_section(d, root, "groups"), doc_section(d, root, "exits"),
-		doc_section(d, root, "destinations")
-	};
-	int r = collect_names(d, map);
+	static const char *const sections[4] = { "hosts", "groups", "exits", "destinations" };
+	const struct yaml_node *map[4];
+	int r;
 
+	d->all_names = !root->partial;
+	for (unsigned i = 0; i < 4; i++) {
+		map[i] = doc_section(d, root, sections[i]);
+		d->all_names = d->all_names && (map[i] ? !map[i]->partial : yaml_lacks(root, sections[i]));
+	}
+	r = collect_names(d, map);
 	if (r < 0)
 		return r;
 	d->nhosts = map[0] ? map[0]->count : 0;

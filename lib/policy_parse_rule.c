@@ -113,7 +113,7 @@ static void parse_limits(struct policy_doc *d, const struct yaml_node *map, cons
 next:;
 	}
 	if (!seen)
-		DOC_ERROR(d, map, "such as {1h: 500MB, 24h: 2GB}", "%s: no window", skip ? "budget" : "limit");
+		DOC_MISSING(d, map, map, "such as {1h: 500MB, 24h: 2GB}", "%s: no window", skip ? "budget" : "limit");
 	qsort(r->limit, r->nlimits, sizeof(r->limit[0]), limit_cmp);
 }
 
@@ -158,7 +158,7 @@ static int parse_common(struct policy_doc *d, const struct yaml_node *n, struct 
 	r->name = r->owner = r->ports_text = "";
 	r->from_text = r->to_text = "";
 	if (!c) {
-		DOC_ERROR(d, n, "such as 'name: bulk-leak'", "name: is missing");
+		DOC_MISSING(d, n, n, "such as 'name: bulk-leak'", "name: is missing");
 	} else if (doc_text(d, c, "name")) {
 		r->at = doc_at(c);
 		r->name = c->text;
@@ -169,12 +169,12 @@ static int parse_common(struct policy_doc *d, const struct yaml_node *n, struct 
 		r->from_at = doc_at(from);
 		e = doc_refs(d, from, "from", FROM_KINDS, &r->from, &r->from_text);
 	} else {
-		DOC_ERROR(d, n, "name a host, group or network", "from: is missing");
+		DOC_MISSING(d, n, n, "name a host, group or network", "from: is missing");
 	}
 	if (e == 0 && to)
 		e = doc_refs(d, to, "to", TO_KINDS, &r->to, &r->to_text);
 	else if (!to)
-		DOC_ERROR(d, n, "name outside, a destination or an exit", "to: is missing");
+		DOC_MISSING(d, n, n, "name outside, a destination or an exit", "to: is missing");
 	for (uint32_t i = 0; i < r->to.n; i++)
 		if (r->to.v[i].kind == DOC_NETWORK)
 			doc_by_64(d, &r->to.v[i].at, "to", &r->to.v[i].p);
@@ -196,8 +196,8 @@ static void parse_per(struct policy_doc *d, const struct yaml_node *map, const c
 	for (r->per = PER_PAIR; r->per < PER_TOTAL && strcmp(policy_per_name(r->per), names[i]); r->per++)
 		;
 	if (!n)
-		DOC_ERROR(d, map, "say whose bytes are summed", "per: is missing; it is %s, %s or %s", names[0], names[1],
-			  names[2]);
+		DOC_MISSING(d, map, map, "say whose bytes are summed", "per: is missing; it is %s, %s or %s", names[0],
+			    names[1], names[2]);
 	if (n && r->per == PER_GROUP) {
 		for (uint32_t k = 0; k < r->from.n; k++)
 			if (r->from.v[k].kind != DOC_GROUP)
@@ -255,7 +255,7 @@ static int parse_rule(struct policy_doc *d, const struct yaml_node *n, struct do
 	r->refuse = (uint8_t)doc_choice(d, yaml_get(n, "refuse"), "refuse", refuses, REFUSE_REJECT);
 	r->until = POLICY_UNTIL_NEVER;
 	if (!limit)
-		DOC_ERROR(d, n, "such as {1h: 500MB, 24h: 2GB}", "limit: is missing");
+		DOC_MISSING(d, n, n, "such as {1h: 500MB, 24h: 2GB}", "limit: is missing");
 	else if (doc_map(d, limit, "limit"))
 		parse_limits(d, limit, NULL, r);
 	return 0;
@@ -335,11 +335,11 @@ static int parse_contract(struct policy_doc *d, const struct yaml_node *n, struc
 	if (budget)
 		parse_budget(d, budget, r);
 	else
-		DOC_ERROR(d, n, "such as {per: total, 24h: 300GB}", "budget: is missing");
+		DOC_MISSING(d, n, n, "such as {per: total, 24h: 300GB}", "budget: is missing");
 	if (until)
 		parse_until(d, until, r);
 	else
-		DOC_ERROR(d, n, "write the last day, such as 2027-03-31, or never", "until: is missing");
+		DOC_MISSING(d, n, n, "write the last day, such as 2027-03-31, or never", "until: is missing");
 	r->alert_on_breach = doc_choice(d, yaml_get(n, "on_breach"), "on_breach", breaches, 1) == 1;
 	owner = yaml_get(n, "owner");
 	if (owner && doc_text(d, owner, "owner"))

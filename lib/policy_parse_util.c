@@ -221,6 +221,8 @@ static void unknown_name(struct policy_doc *d, const struct yaml_node *n, const 
 	char hint[100] = "";
 	const char *near = NULL;
 
+	if (!d->all_names)	/* it may have been among those */
+		return;
 	if (d->diags->count < DIAG_MAX) {	/* beyond that nobody reads it, and a search costs */
 		if (d->name_list)
 			near = diag_nearest(n->text, d->name_list);

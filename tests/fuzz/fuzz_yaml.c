@@ -79,7 +79,8 @@ static void node(struct walk *w, const struct yaml_node *n, unsigned depth)
 		node(w, c, depth + 1);
 		count++;
 	}
-	BUG_ON(count != n->count || (n->kind == YAML_SCALAR && count));
+	BUG_ON(count != n->count || (count && n->kind != YAML_LIST && n->kind != YAML_MAP));
+	BUG_ON((n->partial || n->kind == YAML_UNKNOWN) && !diags.count);
 }
 
 static void tree(const char *text, size_t len)

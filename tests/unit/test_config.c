@@ -122,6 +122,50 @@ static void all_errors_at_once(void **state)
 	assert_non_null(strstr(e, "metrics are not yet supported"));
 }
 
+/* Of each error its line, in order of place: what is no YAML that is read, what is wrong beside it, and nothing that follows from it. */
+static void all_errors_with_yaml(void **state)
+{
+	static const struct {
+		const char *text, *want;
+	} row[] = {
+		{ "gateway: *g\npolicy: &p relative\ninterfaces:\n  <<: *i\nqueues: {count: 9, first: !x 1}\n"
+		  "redis: {<<: *r, usrname: x}\nfailure:\topn\nmark_mask: !m 7\n---\na: *b\n",
+		  "1:10: error: aliases|2:9: error: anchors|2:9: error: relative: not an|4:3: error: merge|4:7: error: aliases|"
+		  "5:17: error: 9: out of|5:27: error: tags|6:9: error: merge|6:13: error: aliases|6:17: error: usrname: unknown|"
+		  "7:9: error: tab|7:10: error: opn: unknown|8:12: error: tags|9:1: error: a second|10:4: error: aliases|" },
+		{ "gatway: gw\nfailure: opn\ninterfaces: {outside: [eth0\npolicy: /etc/p\n",
+		  "1:1: error: gatway: unknown|2:10: error: opn: unknown|4:7: error: did not find|" },
+		{ "[a]: 1\ntable: !x {pairs: 3}\ninterfaces: {outside: *o, vpn: [*a, a/b]}\npolicy: |\n  /a\n \x01 /b\n",
+		  "1:1: error: a key must|2:8: error: tags|3:23: error: aliases|3:33: error: aliases|3:37: error: a/b: not a|"
+		  "6:2: error: control|" },
+		{ "gateway: *g\n", ": error: 'policy' is|: error: 'interfaces' is|1:10: error: aliases|" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		struct config c;
+		char e[8000], *line = e;
+		const char *want = row[i].want;
+
+		assert_int_equal(load(row[i].text, &c, e, sizeof(e)), -EINVAL);
+		for (char *next; *line; line = next) {
+			size_t len = strcspn(want, "|");
+
+			next = strchrnul(line, '\n');
+			next += *next != '\0';
+			if (strncmp(line, path, strlen(path)) != 0)
+				continue;	/* the line itself, or its caret */
+			line += strlen(path);
+			line += line[1] != ' ';
+			if (!len || strncmp(line, want, len) != 0)
+				fail_msg("wanted %s of\n%s", want, e);
+			want += len + 1;
+		}
+		if (*want)
+			fail_msg("wanted %s after\n%s", want, e);
+	}
+}
+
 static void refused(void **state)
 {
 	static const struct {
@@ -200,7 +244,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(minimal),	cmocka_unit_test(round_trip),	cmocka_unit_test(all_errors_at_once),
-		cmocka_unit_test(round_trip_text),
+		cmocka_unit_test(round_trip_text), cmocka_unit_test(all_errors_with_yaml),
 		cmocka_unit_test(refused),	cmocka_unit_test(missing_file), cmocka_unit_test(shipped_file),
 	};
 
