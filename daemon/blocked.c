@@ -204,7 +204,7 @@ static void adopt(struct sync *s)
 void blocked_review(struct engine *e, struct mono now)
 {
 	struct sync s = { .e = e, .now = now };
-	uint32_t allows = allows_now(e, now.ns);
+	uint32_t allows = allows_now(e, now.ns), braked = atomic_load_explicit(&e->area.h->braked, memory_order_relaxed);
 
 	if (!e->policy)
 		return;	/* [BK1] */
@@ -222,7 +222,8 @@ void blocked_review(struct engine *e, struct mono now)
 		begin_anew(e, now);
 	if (s.ended)
 		answers_forget(e, now);
-	if (s.begun)
+	/* What the brake let through is beyond the limit that is back. */
+	if (s.begun || atomic_load_explicit(&e->area.h->braked, memory_order_relaxed) < braked)
 		leases_end_spent(e);
 	answers_review(e, now);
 }

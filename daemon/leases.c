@@ -325,7 +325,7 @@ static bool look_at(struct engine *e, uint32_t slot, struct mono now)
 		return true;
 	measure(e, slot, now);
 	begins = v->rate / BEGINS > before;	/* the next second tells its rate */
-	if (l->granted - l->settled <= v->rate * STALE_S)
+	if (l->granted - l->settled < v->rate * STALE_S)
 		v->stale_ns = 0;
 	else if (!v->stale_ns)
 		v->stale_ns = now.ns;

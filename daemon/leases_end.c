@@ -109,6 +109,8 @@ static void recalled(struct engine *e, unsigned n)
 
 static void failed(struct engine *e, int error)
 {
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		e->leases->live[i].wanted = e->leases->live[i].ending = false;
 	e->leases->due = true;
 	enforce_worry(e, HEALTH_RULES_FAILED);
 	log_error("leases cannot be ended: %s; what is out on them stays charged, and it is tried again", strerror(-error));

@@ -69,6 +69,7 @@ void leases_grace_over(struct engine *e)
 {
 	struct leases *s = e->leases;
 
+	leases_review(e);	/* who begins again has said so */
 	s->grace = false;
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
 		if (lease_is_open(e, i) && s->live[i].asleep)

@@ -71,6 +71,11 @@ static struct ends ends_of(const struct policy *p, const struct lease_key *k)
 	return (struct ends){ policy_src_of(p, &in), policy_dst_of(p, &out) };
 }
 
+static uint32_t class_of(const struct policy *p, uint8_t proto, uint16_t port, uint8_t opener)
+{
+	return opener == OPENER_UNKNOWN ? 0 : policy_class_of(p, proto, true, port, opener, 0);
+}
+
 /* Egress by some devices only. */
 static bool is_inside(const struct ends *e)
 {
@@ -94,7 +99,8 @@ int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_ke
 	if (is_inside(&e))
 		return -ENOENT;
 	if (!all_alike(p, &e)) {
-		if (hint->opener == OPENER_UNKNOWN)
+		/* The pair's record is of another service: the hint is older than the policy, or the slot's next. */
+		if (hint->opener == OPENER_UNKNOWN || p->cls[class_of(p, hint->proto, hint->port, hint->opener)].uid != k->class_uid)
 			return -ENOENT;
 		key.port = hint->port;
 		key.proto = hint->proto;
@@ -117,6 +123,17 @@ bool lease_is_between(const struct lease_key *k, const struct prefix *src, const
 	if (k->out_family == 6 && dst->len > 64)	/* the pair is the /64 */
 		masked = addr_mask(&dst->addr, 64);
 	return prefix_contains(dst, &out) || addr_cmp(&masked, &out) == 0;
+}
+
+struct judge_packet lease_packet(const struct policy *p, const struct lease_key *k)
+{
+	struct judge_packet v = { .p.src = addr_from_v6(k->in), .p.dst = out_of(k), .pair = TABLE_NONE,
+				  .cls = class_of(p, k->proto, k->port, k->opener) };
+
+	memcpy(v.key.in, k->in, sizeof(v.key.in));
+	memcpy(v.key.out, k->out, sizeof(v.key.out));
+	v.key.out_family = k->out_family;
+	return v;
 }
 
 /* ---- what a change of policy does not touch ---- */
@@ -157,9 +174,7 @@ static bool same_rules(const struct policy *p, struct policy_bits x, const struc
 
 static void bits_of(const struct policy *p, const struct ends *e, const struct lease_key *k, struct policy_bits *ret)
 {
-	const bool service = k->opener != OPENER_UNKNOWN;
-
-	policy_match(p, e->src, e->dst, service ? policy_class_of(p, k->proto, true, k->port, k->opener, 0) : 0, 0, ret);
+	policy_match(p, e->src, e->dst, class_of(p, k->proto, k->port, k->opener), 0, ret);
 }
 
 bool lease_is_untouched(const struct lease_key *k, const struct policy *before, const struct policy *after)

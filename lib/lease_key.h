@@ -19,6 +19,9 @@ struct lease_hint lease_hint_of(const struct judge_packet *v);
 /* The lease that says the hint's packet. -ENOENT: there can be none. */
 int lease_key_of(struct judge *j, const struct lease_hint *hint, struct lease_key *ret) MUST_CHECK;
 
+/* A packet that is one of its bytes, as far as it matters who pays, and in no pair's record. */
+struct judge_packet lease_packet(const struct policy *p, const struct lease_key *k);
+
 /* All of it or some goes from src to dst; dst of length 0: anywhere. */
 bool lease_is_between(const struct lease_key *k, const struct prefix *src, const struct prefix *dst);
 

@@ -339,14 +339,27 @@ static bool pays_no_more(struct judge *j, uint32_t account, struct mono now)
 	       atomic_load_explicit(&a->spent, memory_order_relaxed) + 1;
 }
 
+/* The pair's list as it is now. That in its record may be out of date, and stay so: all its packets go by the lease. Of contracts only:
+ * an allow has ended the leases that it is for. */
+static void list_of(struct judge *j, const struct lease *l, struct mono now, struct payers *ret)
+{
+	const uint32_t version = atomic_load_explicit(&j->area.h->list_version, memory_order_relaxed);
+	struct judge_packet v;
+
+	if (payers_known(&j->area, l->pair, version, ret) || !j->policy || !j->policy->h->ncontracts)
+		return;
+	v = lease_packet(j->policy, &l->key);
+	payers_of(j, &v, version, now, ret);
+}
+
 /* Rules pay for it, and a contract that comes before them has room again. */
 static bool has_a_contract(struct judge *j, const struct lease *l, struct mono now)
 {
-	const uint32_t version = atomic_load_explicit(&j->area.h->list_version, memory_order_relaxed);
 	struct payers p;
 	uint32_t first;
 
-	if (!payers_known(&j->area, l->pair, version, &p) || !p.n_contract)
+	list_of(j, l, now, &p);
+	if (!p.n_contract)
 		return false;
 	first = contract_of(j, &p, now);
 	return first != TABLE_NONE && p.account[first] != l->share[0].account;

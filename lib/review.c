@@ -27,6 +27,7 @@ static void close_finding(struct judge *j, uint32_t slot, struct mono now)
 	memset(c->peak, 0, sizeof(c->peak));
 	/* Before it is told: who sees the last rev sees that it is over. */
 	atomic_fetch_and_explicit(&a->state, ~(uint32_t)(ACCOUNT_OPEN | ACCOUNT_BRAKED), memory_order_relaxed);
+	ledger_refresh(j, slot, ledger_rule(j, slot), now);	/* without the brake, and with every window that was over, it may be less */
 	ledger_tell(j, slot, now);
 }
 

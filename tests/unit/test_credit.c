@@ -232,6 +232,21 @@ static void protected_passes(void **state)
 	sane();
 }
 
+/* What it let through is beyond a limit that is back at once. */
+static void the_brake_ends(void **state)
+{
+	(void)state;
+	world("brake: {subjects: 1, in: 10m}\nrules:\n  - {name: h, from: 10.0.0.0/8, to: outside, per: host, limit: {1m: 10MB}, action: block, "
+	      "hold: 11m}\n");
+	pour("10.1.1.1", "192.0.2.1", 11000);
+	assert_int_equal(pour("10.1.1.2", "192.0.2.1", 40000), 40 * MB);
+	assert_int_equal(w.j.area.h->braked, 1);
+	for (unsigned i = 0; i < 1200 && w.j.area.h->braked; i++)
+		pass_time(1);
+	assert_int_equal(w.j.area.h->braked, 0);
+	assert_int_equal(pour("10.1.1.2", "192.0.2.1", 100000), 10 * MB);
+}
+
 static void brake(void **state)
 {
 	(void)state;
@@ -451,6 +466,7 @@ int main(void)
 		cmocka_unit_test(exact_and_back),    cmocka_unit_test(never_past),	 cmocka_unit_test(all_must_pay),
 		cmocka_unit_test(contract_first), cmocka_unit_test(contract_ends), cmocka_unit_test(opener_and_ports), cmocka_unit_test(exits),
 		cmocka_unit_test(named_host_is_one), cmocka_unit_test(outside_is_a_64),	 cmocka_unit_test(protected_passes),
+		cmocka_unit_test(the_brake_ends),
 		cmocka_unit_test(brake),	     cmocka_unit_test(observe_by_hand),	 cmocka_unit_test(unblock_exactly),
 		cmocka_unit_test(by_hand),	     cmocka_unit_test(reload_keeps_sums), cmocka_unit_test(full_table),
 		cmocka_unit_test(more_hosts_than_accounts),
