@@ -1,7 +1,7 @@
 #!/bin/bash
 # lease_held.sh - the end of a host's budget while much of it is out on the lease of a pair that is silent: packets of its other pairs wait
 # for the recall, pass with what comes back, and the host's limit is used up to the last packet that fits. They wait 20 ms at most.
-# Seconds: 36
+# Seconds: 38
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lease_lab.sh
@@ -48,7 +48,7 @@ fresh 1000 100 block
 sending 1
 wait $sender
 [ "$(out)" -gt $((20 * MB)) ] || not_ok "two pairs: only $(out) bytes are out"
-in_ns "$space" "$flood" send $src 203.0.113.12 9000 8 1200 $((3 * PPS)) $((5 * PPS)) >/dev/null
+in_ns "$space" "$flood" send $src 203.0.113.12 9000 8 1200 $PPS $((4 * PPS)) >/dev/null
 lab_still 10 0.3 passed
 lab_is $((LIMIT / 1228 * 1228)) "$(passed)" "two pairs: the limit, to the last packet that fits"
 [ "$(lease grants)" -ge 2 ] && ok "two pairs: both were leased" || not_ok "two pairs: $(lease grants) leases"
