@@ -21,13 +21,15 @@ static void close_finding(struct judge *j, uint32_t slot, struct mono now)
 {
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
+	const bool braked = state_of(a) & ACCOUNT_BRAKED;
 
 	c->over = 0;
 	c->breached = 0;
 	memset(c->peak, 0, sizeof(c->peak));
 	/* Before it is told: who sees the last rev sees that it is over. */
 	atomic_fetch_and_explicit(&a->state, ~(uint32_t)(ACCOUNT_OPEN | ACCOUNT_BRAKED), memory_order_relaxed);
-	ledger_refresh(j, slot, ledger_rule(j, slot), now);	/* without the brake, and with every window that was over, it may be less */
+	if (braked)	/* its cap was what has passed, twice; now the limit is one again */
+		ledger_refresh(j, slot, ledger_rule(j, slot), now);
 	ledger_tell(j, slot, now);
 }
 
