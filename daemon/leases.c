@@ -70,8 +70,18 @@ static bool is_lent_out(const struct engine *e, uint32_t account)
 static bool read_used(struct engine *e, uint32_t slot)
 {
 	const struct rules_lease l = lease_in_kernel(e, slot);
+	uint64_t quota;
 
-	return rules_lease_used(e->rules, &l, &e->leases->live[slot].used) == 0;
+	return rules_lease_used(e->rules, &l, &e->leases->live[slot].used, &quota) == 0;
+}
+
+/* Or its packets came to the queue before it stood, or before it was raised: their hint, or the kernel's word, is old. */
+static bool is_used_up(struct engine *e, uint32_t slot)
+{
+	const struct rules_lease l = lease_in_kernel(e, slot);
+	uint64_t used, quota;
+
+	return rules_lease_used(e->rules, &l, &used, &quota) < 0 || used >= quota;
 }
 
 /* How much of what the quota saw went on to the queue. `used` was read before the kernel's grace period and the count is read after
@@ -192,10 +202,14 @@ static void measure(struct engine *e, uint32_t slot, struct mono now)
 	struct live *v = &e->leases->live[slot];
 	const uint64_t passed = l->settled + atomic_load_explicit(&e->area.pair[l->pair].bytes, memory_order_relaxed);
 	const uint64_t rate = rate_over(passed - v->mark_bytes, now.ns - v->mark_ns);
+	const bool enough = now.ns - v->mark_ns >= SHORTEST_NS;
 
-	if (now.ns - v->mark_ns < SHORTEST_NS)
+	if (rate > v->rate)
+		v->rate = rate;		/* up at once: of a shorter time than that it is the least that it can be */
+	else if (enough)
+		v->rate = (rate + v->rate) / 2;		/* down by and by */
+	if (!enough)
 		return;
-	v->rate = rate > v->rate ? rate : (rate + v->rate) / 2;	/* up at once, down by and by */
 	v->mark_ns = now.ns;
 	v->mark_bytes = passed;
 }
@@ -206,7 +220,7 @@ static void refill(struct engine *e, uint32_t slot, struct mono now)
 
 	if (v->wanted || v->fresh)
 		return;
-	v->depleted = !v->asleep;
+	v->depleted = !v->asleep && is_used_up(e, slot);
 	if (v->asleep)
 		v->stale_ns = 0;
 	if (lease_settle_now(e, slot, now) == 0)

@@ -231,11 +231,12 @@ static int quota_answer(const struct nlmsghdr *nlh, void *ctx)
 	if (!t.at[NFTA_OBJ_DATA])
 		return -EBADMSG;
 	(void)mnl_attr_parse_nested(t.at[NFTA_OBJ_DATA], attrs_one, &data);
-	*(uint64_t *)ctx = attrs_u64(&data, NFTA_QUOTA_CONSUMED);
+	*(struct nft_quota *)ctx = (struct nft_quota){ .bytes = attrs_u64(&data, NFTA_QUOTA_BYTES),
+						       .used = attrs_u64(&data, NFTA_QUOTA_CONSUMED) };
 	return 0;
 }
 
-int nft_quota_get(struct nft_sock *s, const char *table, const char *quota, uint64_t *ret_used)
+int nft_quota_get(struct nft_sock *s, const char *table, const char *quota, struct nft_quota *ret)
 {
 	char buf[QUERY_LEN];
 	struct nlmsghdr *nlh = nft_query_msg(s, buf, NFT_MSG_GETOBJ, NLM_F_ACK);
@@ -243,7 +244,7 @@ int nft_quota_get(struct nft_sock *s, const char *table, const char *quota, uint
 	mnl_attr_put_strz(nlh, NFTA_OBJ_TABLE, table);
 	mnl_attr_put_strz(nlh, NFTA_OBJ_NAME, quota);
 	mnl_attr_put_u32(nlh, NFTA_OBJ_TYPE, htonl(NFT_OBJECT_QUOTA));
-	return nft_query_run(s, nlh, quota_answer, ret_used);
+	return nft_query_run(s, nlh, quota_answer, ret);
 }
 
 struct names {

@@ -32,8 +32,10 @@ void nft_quota_del(struct nft_batch *b, const char *table, const char *quota, co
 int nft_table_get(struct nft_sock *s, const char *table, struct nft_table_info *ret) MUST_CHECK;
 /* *ret_use: rules in it and jumps to it. */
 int nft_chain_get(struct nft_sock *s, const char *table, const char *chain, uint32_t *ret_use) MUST_CHECK;
-/* *ret_used: never above the quota, the kernel says so. */
-int nft_quota_get(struct nft_sock *s, const char *table, const char *quota, uint64_t *ret_used) MUST_CHECK;
+struct nft_quota {
+	uint64_t bytes, used;	/* used: never above bytes, the kernel says so */
+};
+int nft_quota_get(struct nft_sock *s, const char *table, const char *quota, struct nft_quota *ret) MUST_CHECK;
 /* Every quota of the table. */
 int nft_quota_dump(struct nft_sock *s, const char *table, int (*each)(void *ctx, const char *quota), void *ctx) MUST_CHECK;
 int nft_counter_get(struct nft_sock *s, const char *table, const char *counter, uint64_t *ret_packets,

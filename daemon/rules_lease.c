@@ -335,11 +335,15 @@ int rules_lease_count(struct rules *r, const struct rules_lease *l, uint64_t *re
 	return 0;
 }
 
-int rules_lease_used(struct rules *r, const struct rules_lease *l, uint64_t *ret_used)
+int rules_lease_used(struct rules *r, const struct rules_lease *l, uint64_t *ret_used, uint64_t *ret_quota)
 {
+	struct nft_quota q = { 0 };
 	char name[NAME_LEN];
+	const int error = nft_quota_get(&r->keep, TABLE, name_of(l, name), &q);
 
-	return nft_quota_get(&r->keep, TABLE, name_of(l, name), ret_used);
+	*ret_used = q.used;
+	*ret_quota = q.bytes;
+	return error;
 }
 
 size_t rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n)

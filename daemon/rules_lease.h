@@ -55,8 +55,8 @@ typedef void rules_lease_count_fn(void *ctx, const struct lease_key *key, uint64
 /* Passed by leases, ever. -ENOENT: there are no sets of ours. */
 int rules_lease_counts(struct rules *r, rules_lease_count_fn *each, void *ctx) MUST_CHECK;
 int rules_lease_count(struct rules *r, const struct rules_lease *l, uint64_t *ret_packets, uint64_t *ret_bytes) MUST_CHECK;
-/* What the quota saw, sent on to the queue included; never above the quota. */
-int rules_lease_used(struct rules *r, const struct rules_lease *l, uint64_t *ret_used) MUST_CHECK;
+/* What the quota saw, sent on to the queue included; never above *ret_quota, and that much when it is used up. */
+int rules_lease_used(struct rules *r, const struct rules_lease *l, uint64_t *ret_used, uint64_t *ret_quota) MUST_CHECK;
 
 /* Leases that the kernel told are used up since the last call, at most n; how many. Fed by rules_disturbed(). */
 size_t rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n);

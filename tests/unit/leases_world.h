@@ -27,7 +27,7 @@ static struct quota {
 	uint64_t slot, generation, quota, used, passed, packets;
 } kernel[LEASE_SLOTS];
 static bool asked = true;	/* the chain asks leases */
-static unsigned ends, transactions;
+static unsigned ends, transactions, graces;	/* graces: that the main thread waited for */
 static pthread_t main_thread;
 static struct rules_lease word[64];	/* its word: quotas that are used up */
 static unsigned nwords;
@@ -143,7 +143,9 @@ int rules_lease_forget_all(struct rules *r)
 
 void rules_lease_grace(void)
 {
-	if (!pthread_equal(pthread_self(), main_thread))
+	if (pthread_equal(pthread_self(), main_thread))
+		graces++;
+	else
 		while (sem_wait(&through) < 0)
 			;
 }
@@ -171,12 +173,13 @@ int rules_lease_count(struct rules *r, const struct rules_lease *l, uint64_t *re
 	return 0;
 }
 
-int rules_lease_used(struct rules *r, const struct rules_lease *l, uint64_t *ret_used)
+int rules_lease_used(struct rules *r, const struct rules_lease *l, uint64_t *ret_used, uint64_t *ret_quota)
 {
 	(void)r;
 	if (fails())
 		return -EINTR;
 	*ret_used = MIN_OF(kernel[l->slot].used, kernel[l->slot].quota);
+	*ret_quota = kernel[l->slot].quota;
 	return kernel[l->slot].made ? 0 : -ENOENT;
 }
 
@@ -248,7 +251,7 @@ static inline void world_of_leases(void)
 	memset(kernel, 0, sizeof(kernel));
 	nplaces = 0;
 	left = queued = 0;
-	ends = nwords = 0;
+	ends = nwords = graces = 0;
 	silent = false;
 	leases_second(&e);	/* ends what an engine before would have left */
 	w.now = mono_add_s(w.now, 1);

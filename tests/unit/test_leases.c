@@ -70,6 +70,7 @@ static void the_kernels_word_raises(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		while (nwords == 0)
 			packets("192.0.2.1", 1);
+		w.now.ns += NS_PER_S;	/* nothing is as fast as no time at all */
 		passed = q->passed;
 		packets("192.0.2.1", 100);
 		assert_int_equal(q->passed, passed);
@@ -237,6 +238,53 @@ static void a_hint_may_be_older_than_the_policy(void **state)
 	all_is_known();
 }
 
+/* A connection that begins on a pair that was quiet: the first hint's rate is that of the rest. Whatever the first lease is, it is raised when it
+ * is used up, however soon; and hints of before it stood make nobody wait for the kernel. */
+static void a_connection_that_begins(void **state)
+{
+	(void)state;
+	for (unsigned rest = 1; rest <= 5; rest++) {
+		world_of_leases();
+		change_policy("rules:\n  - {name: h, from: 10.0.0.0/8, to: outside, per: host, limit: {30d: 100TB}, action: block}\n");
+		packets("192.0.2.1", 20);
+		leases_end_all(&e);
+		for (unsigned i = 0; i < rest; i++)
+			one_second();
+		graces = ends = 0;
+		queued = 0;
+		for (unsigned i = 0; i < 20000; i++) {	/* 400 MB a second */
+			packet_as("10.1.1.1", "192.0.2.1", (struct as){ .later = i % 100 != 0 });
+			w.now.ns += 2500;
+			if (i % 100 == 99)
+				leases_review(&e);
+		}
+		if (ends || graces || queued > 400 * PACKET)
+			fail_msg("after %u s: %u ends, %u graces, %lu bytes judged", rest, ends, graces, queued);
+		add_up();
+		all_is_known();
+	}
+}
+
+/* What was in the queue before the lease stood says that the pair is busy: nobody waits for the kernel to count what is not used up. */
+static void an_old_hint_makes_nobody_wait(void **state)
+{
+	struct judge_packet v = { .p = { .proto = 6, .dport = 443 }, .busy = 1, .refused_by = TABLE_NONE };
+
+	(void)state;
+	world_of_leases();
+	packets("192.0.2.1", 500);
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		if (lease_is_open(&e, i))
+			v.pair = w.j.area.lease[i].pair;
+	w.now.ns += NS_PER_S;
+	graces = 0;
+	(void)leases_note(&e.worker[0], &v);
+	leases_review(&e);
+	assert_int_equal(graces, 0);
+	assert_int_equal(elements(), 1);
+	all_is_known();
+}
+
 /* Used up to the byte, and no more comes: nothing is out, and it ends all the same. */
 static void one_with_nothing_out_ends(void **state)
 {
@@ -293,6 +341,8 @@ int main(void)
 		cmocka_unit_test(a_policy_ends_what_it_touches),
 		cmocka_unit_test(a_contract_with_room_again_pays),
 		cmocka_unit_test(a_hint_may_be_older_than_the_policy),
+		cmocka_unit_test(a_connection_that_begins),
+		cmocka_unit_test(an_old_hint_makes_nobody_wait),
 		cmocka_unit_test(one_with_nothing_out_ends),
 		cmocka_unit_test(an_end_that_fails_is_made_up_for),
 	};

@@ -98,7 +98,7 @@ static void nothing_is_lost_in_any_order(void **state)
 	(void)state;
 	for (unsigned run = 0; run < RUNS; run++) {
 		world_of_leases();
-		fails_one_in = run % 2 ? 60 + below(300) : 0;
+		fails_one_in = run % 2 ? 20 + below(100) : 0;
 		for (unsigned i = 0; i < STEPS; i++) {
 			one_step();
 			add_up();
