@@ -262,6 +262,16 @@ static void restore(struct engine *e, struct mono now)
 	log_notice("%s", why);	/* "restored, gap 14:02:10-14:03:41" */
 }
 
+/* The area is of this boot. */
+static void assume_kernel(struct engine *e)
+{
+	const uint32_t flavour = atomic_load_explicit(&e->area.h->flavour, memory_order_relaxed);
+	const bool leases = atomic_load_explicit(&e->area.h->leases_on, memory_order_relaxed);
+
+	if (flavour && (leases || !e->config.leases))	/* else it was not asked for leases */
+		rules_assume(e->rules, (enum rules_flavour)flavour, leases);
+}
+
 static int start(struct engine *e)
 {
 	static _Atomic uint64_t own_counters[AC_COUNT];	/* the main thread judges nothing; decisions count here */
@@ -301,6 +311,7 @@ static int start(struct engine *e)
 		log_error("nftables socket: %s", strerror(-r));
 		return r;
 	}
+	assume_kernel(e);
 	if (atomic_fetch_add_explicit(&e->area.h->engine_starts, 1, memory_order_relaxed) > 0) {
 		area_blind_begin(&e->area, atomic_load_explicit(&e->area.h->engine_started_ns, memory_order_relaxed));
 		/* Release: who sees the count sees since when. */

@@ -83,6 +83,12 @@ struct rules *rules_close(struct rules *r)
 	return NULL;
 }
 
+void rules_assume(struct rules *r, enum rules_flavour flavour, bool leases)
+{
+	r->flavour = flavour;
+	r->leases = leases;
+}
+
 static void queue_statement(struct nft_rule *r, enum rules_flavour f, uint16_t first, uint16_t count)
 {
 	if (f == RULES_NATIVE_QUEUE)
@@ -139,12 +145,8 @@ static bool probe_leases(struct rules *r)
 static int probe(struct rules *r, const char **ret_what)
 {
 	static const enum rules_flavour try[] = { RULES_NATIVE_QUEUE, RULES_XT_NFQUEUE };
-	struct nft_batch b;
 	int e = 0;
 
-	nft_batch_begin(&b, &r->owner);
-	nft_table_add(&b, PROBE, true, "probe: owner flag");
-	r->owner_flag = nft_batch_try(&b, ret_what) == 0;
 	for (size_t i = 0; i < ARRAY_SIZE(try) && !r->flavour; i++) {
 		e = probe_flavour(r, try[i], ret_what);
 		if (e == 0)
@@ -161,6 +163,16 @@ bool rules_leases(const struct rules *r)
 	return r->leases;
 }
 
+static bool knows_owners(struct rules *r)
+{
+	struct nft_batch b;
+	const char *what;
+
+	nft_batch_begin(&b, &r->owner);
+	nft_table_add(&b, PROBE, true, "probe: owner flag");
+	return nft_batch_try(&b, &what) == 0;
+}
+
 /* Owned or not is decided when the table is made: *ret says how it must be named to the kernel now. */
 static int table_owned(struct rules *r, bool *ret, const char **ret_what)
 {
@@ -169,7 +181,7 @@ static int table_owned(struct rules *r, bool *ret, const char **ret_what)
 
 	*ret_what = "table egressd";
 	if (e == -ENOENT) {
-		*ret = r->owner_flag;
+		*ret = knows_owners(r);
 		return 0;
 	}
 	if (e < 0)
@@ -424,6 +436,7 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	e = nft_batch_commit(&b, ret_what);
 	if (e < 0) {
 		free(copy);
+		r->flavour = 0;		/* another kernel than was assumed? */
 		return e;
 	}
 	*ret_flavour = r->flavour;

@@ -96,6 +96,10 @@ struct rules;				/* opaque: sockets, sequence numbers, probed features */
 int rules_open(int owner_fd, int keep_fd, struct rules **ret_rules) MUST_CHECK;
 struct rules *rules_close(struct rules *r);
 
+/* What an engine before found in this kernel. It is not asked again unless an apply fails: each question waits for grace periods, and
+ * a new engine is waited for. */
+void rules_assume(struct rules *r, enum rules_flavour flavour, bool leases);
+
 /* Put everything in place or bring it up to date. *ret_flavour says which queue statement the kernel took. On error
  * *ret_what names the step (static text). */
 int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavour *ret_flavour,

@@ -20,7 +20,6 @@
 struct rules {
 	struct nft_sock owner, keep;
 	enum rules_flavour flavour;	/* 0: not probed */
-	bool owner_flag;		/* the kernel knows it */
 	uint32_t use[RULES_CHAINS];	/* of each chain, rules and gotos to it, after our last change; 0: not known */
 	struct rules_spec *spec;	/* of the last apply, with a copy of its lists behind it; NULL: not applied */
 	int watch_fd;			/* open while watch_buf is there */
