@@ -1,4 +1,4 @@
-/* rules.c - see rules.h: what the kernel can do, both tables in one transaction, and whether they are still there. */
+/* rules.c - see rules.h: both tables in one transaction, and whether they are still there. */
 #include "rules.h"
 
 #include <errno.h>
@@ -13,8 +13,6 @@
 #include "nft_rule.h"
 #include "nft_set.h"
 #include "rules_internal.h"
-
-#define PROBE "egressd_probe"
 
 /* Holds connection tracking: nobody jumps here and its rule is never removed. With the last `ct` of a namespace the kernel
  * takes its hooks out and drops all that waits in queues (measured), so a policy that needs `ct` no more must not end it. */
@@ -89,88 +87,9 @@ void rules_assume(struct rules *r, enum rules_flavour flavour, bool leases)
 	r->leases = leases;
 }
 
-static void queue_statement(struct nft_rule *r, enum rules_flavour f, uint16_t first, uint16_t count)
-{
-	if (f == RULES_NATIVE_QUEUE)
-		nft_queue(r, first, count);
-	else
-		nft_queue_xt(r, first, count);
-}
-
-/* Whether the kernel takes a rule with that statement, in a table that never comes to be. */
-static int probe_flavour(struct rules *r, enum rules_flavour f, const char **ret_what)
-{
-	struct nft_batch b;
-	struct nft_rule rule = nft_rule(PROBE, "probe");
-
-	nft_batch_begin(&b, &r->owner);
-	nft_table_add(&b, PROBE, false, "no table can be made: is nf_tables in this kernel? modprobe nf_tables");
-	/* Not a base chain: taking its hook back would drop what waits in the queues (FACTS), at every engine start. */
-	nft_chain_add(&b, PROBE, "probe", "probe: chain");
-	queue_statement(&rule, f, 0, 1);
-	nft_rule_add(&rule, &b, f == RULES_NATIVE_QUEUE ? "probe: nft queue statement" : "probe: xt NFQUEUE target");
-	return nft_batch_try(&b, ret_what);
-}
-
-/* Whether a set's expression is more to the kernel than an attribute to pass over, as before 5.7: then one that no set may have is
- * refused. Where nothing counts a lease's packets, nobody would know what has passed. */
-static bool probe_counters(struct rules *r)
-{
-	static const struct nft_set_spec odd = { .name = "probe", .key_type = NFT_KEY_IPV4_PAIR, .key_len = 8, .each = "cmp" };
-	struct nft_batch b;
-	const char *what;
-
-	nft_batch_begin(&b, &r->owner);
-	nft_table_add(&b, PROBE, false, "probe: table");
-	nft_set_add(&b, PROBE, &odd, "probe: set");
-	return nft_batch_try(&b, &what) < 0;
-}
-
-static bool probe_leases(struct rules *r)
-{
-	const struct rules_marks m = { .mask = 3, .leased = 1, .judged = 2 };
-	struct nft_batch b;
-	const char *what;
-
-	nft_batch_begin(&b, &r->owner);
-	nft_table_add(&b, PROBE, false, "probe: table");
-	nft_chain_add(&b, PROBE, CHAIN_QUEUE, "probe: chain");
-	/* A map to objects of a type that no module has is taken all the same. */
-	nft_quota_put(&b, PROBE, "probe", 1, "probe: quota");
-	rules_lease_sets(&b, PROBE);
-	rules_lease_fill(&b, PROBE, false, &m);
-	return nft_batch_try(&b, &what) == 0;
-}
-
-static int probe(struct rules *r, const char **ret_what)
-{
-	static const enum rules_flavour try[] = { RULES_NATIVE_QUEUE, RULES_XT_NFQUEUE };
-	int e = 0;
-
-	for (size_t i = 0; i < ARRAY_SIZE(try) && !r->flavour; i++) {
-		e = probe_flavour(r, try[i], ret_what);
-		if (e == 0)
-			r->flavour = try[i];
-	}
-	if (e == -ENOENT)
-		*ret_what = "the kernel has neither nft's queue statement nor the xt target NFQUEUE; modprobe nft_queue, or xt_NFQUEUE";
-	r->leases = probe_leases(r) && probe_counters(r);
-	return e;
-}
-
 bool rules_leases(const struct rules *r)
 {
 	return r->leases;
-}
-
-static bool knows_owners(struct rules *r)
-{
-	struct nft_batch b;
-	const char *what;
-
-	nft_batch_begin(&b, &r->owner);
-	nft_table_add(&b, PROBE, true, "probe: owner flag");
-	return nft_batch_try(&b, &what) == 0;
 }
 
 /* Owned or not is decided when the table is made: *ret says how it must be named to the kernel now. */
@@ -181,7 +100,7 @@ static int table_owned(struct rules *r, bool *ret, const char **ret_what)
 
 	*ret_what = "table egressd";
 	if (e == -ENOENT) {
-		*ret = knows_owners(r);
+		*ret = rules_probe_owner(r);
 		return 0;
 	}
 	if (e < 0)
@@ -241,7 +160,7 @@ static void queue_rules(struct nft_batch *b, const struct rules *r, const struct
 		nft_rule_add(&rule, b, "egressd: ct direction");
 	}
 	rule = nft_rule(TABLE, CHAIN_QUEUED);
-	queue_statement(&rule, r->flavour, s->queue_first, s->queue_count);
+	rules_queue_statement(&rule, r->flavour, s->queue_first, s->queue_count);
 	nft_rule_add(&rule, b, "egressd: queue");
 }
 
@@ -407,7 +326,7 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	*ret_what = "mark_mask or queues";
 	if (__builtin_popcount(spec->mark_mask) != 2 || !spec->queue_count)
 		return -EINVAL;
-	e = r->flavour ? 0 : probe(r, ret_what);
+	e = r->flavour ? 0 : rules_probe(r, ret_what);
 	if (e == 0)
 		e = table_owned(r, &owned, ret_what);
 	if (e < 0)

@@ -45,6 +45,11 @@ struct rules_marks {
 	uint32_t mask, leased, judged;
 };
 
+/* rules_probe.c: flavour and leases, into r. 0, or -errno and *ret_what. */
+int rules_probe(struct rules *r, const char **ret_what) MUST_CHECK;
+bool rules_probe_owner(struct rules *r);	/* tables can have owners */
+void rules_queue_statement(struct nft_rule *r, enum rules_flavour f, uint16_t first, uint16_t count);
+
 /* rules_egress.c: which packets are egress, and the mark, for rules of either table. Sets of ranges must be older than the rules
  * that use them: the first time they come in a transaction before. */
 struct rules_split {
