@@ -9,7 +9,7 @@
  *                  overflows.
  * [RP3] Opener     known for TCP whose SYN or SYN+ACK was captured, else unknown: contracts that ask do not apply
  *                  then.
- * [RP4] Lines      --json: pairs sorted by src and dst, then skipped, then alerts in order of time (DESIGN 10).
+ * [RP4] Lines      --json: pairs sorted by src and dst, then skipped, then alerts in order of time.
  */
 #pragma once
 

@@ -1,4 +1,4 @@
-/* decide.h - decisions from egress:decisions against the local policy's `decisions:` bounds (DESIGN 8). Pure.
+/* decide.h - decisions from egress:decisions against the local policy's `decisions:` bounds. Pure.
  *
  * Losing or lying Redis never loosens a verdict:
  * [DC1] Bounds   an action that the local policy does not accept, a budget or ttl beyond its bounds is refused; so is an unblock

@@ -3,7 +3,7 @@
  * The socket is made by the supervisor and inherited, so the queue and what waits in it survive the engine.
  *
  * [N1] Acked      every configuration flag is its own acked message; a kernel that does not know one says so and the others
- *                 hold (FACTS). The result tells which are on.
+ *                 hold (measured). The result tells which are on.
  * [N2] Slots      recvmmsg writes straight into the slots, whose first 4 bytes (nlmsg_len) the caller has zeroed: after
  *                 a kill, a slot with a non-zero length holds a packet that was received.
  * [N3] Ids        are 32-bit and wrap.

@@ -54,7 +54,7 @@ static size_t add_resolvers(struct prefix *to, size_t n)
 	return n;
 }
 
-/* What must never be cut off by a rule (DESIGN 7): Redis, the resolvers of this machine and its time servers. */
+/* What must never be cut off by a rule: Redis, the resolvers of this machine and its time servers. */
 static size_t built_in_protect(const struct config *c, struct prefix to[PROTECT_MAX])
 {
 	struct time_servers times = { 0 };

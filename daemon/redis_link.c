@@ -389,7 +389,7 @@ enum redis_class redis_alert(struct redis_link *l, uint64_t seq, const char *ale
 	class = store(l, seq, alert_id, json, len, ret_top);
 	if (class != REDIS_OK)
 		return class;
-	/* The stream is what counts; a live tail that misses a line loses nothing (FACTS: PUBLISH proves nothing). */
+	/* The stream is what counts; a live tail that misses a line loses nothing: PUBLISH proves nothing. */
 	class = call_simple(l, 3, argv, lens, WIRE_INTEGER);
 	if (class == REDIS_OK)
 		l->unheard[0] = '\0';

@@ -20,7 +20,7 @@
  *                 services: where a policy cuts the ports has changed, perhaps, and the caller adds them anew.
  *                 Chains of an older version lose their rules.
  * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
- *                 FACTS: rules are replaced inside chains that stay).
+ *                 measured: rules are replaced inside chains that stay).
  * [U4] Protected  packets to addresses of `protect`, and SSH that the gateway answers (judge.h [J6]), are never matched by the
  *                 blocked sets.
  * [U5] Watched    a removal by others (table, chain, rule, set, element) is told at once, one of ours never.

@@ -1,4 +1,4 @@
-/* account.h - the byte credit of one (rule or contract, subject): DESIGN "one idea".
+/* account.h - the byte credit of one (rule or contract, subject).
  *
  * `spent` is every byte ever charged packet by packet; it may reach `cap`. What the kernel passed on leases (lender.h) is apart,
  * `leased`, so that one thread alone moves it and a kill can be mended: total = spent + leased. cap follows from the rings and the

@@ -162,7 +162,7 @@ static void remember(struct judge *j, struct account_cold *c, const struct judge
 		c->opened_by = atomic_load_explicit(&j->area.pair_cold[v->pair].opened_by, memory_order_relaxed);
 }
 
-/* More subjects than the policy's brake allows would be blocked: then only alert (DESIGN 7). Counts this one. */
+/* More subjects than the policy's brake allows would be blocked: then only alert. Counts this one. */
 static bool brake_holds(struct judge *j, struct mono now)
 {
 	struct area_header *h = j->area.h;

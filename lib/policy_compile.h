@@ -2,7 +2,7 @@
  *
  * [PC1] Whole     a policy with any error gives no blob; all errors are reported at once with place and remedy.
  * [PC2] Pure      the same text, environment and files give the same bytes. Files are read by the caller's callback.
- * [PC3] Strict    DESIGN section 7; what is planned but not there (when, grace, throttle, schema keys of later work) is
+ * [PC3] Strict    as egressd-policy(5) says; what is planned but not there (when, grace, throttle, schema keys of later work) is
  *                 refused by name as "not yet supported".
  */
 #pragma once

@@ -42,7 +42,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* As DESIGN 8 writes it, just written. */
+/* One that is right, just written. */
 static struct redis_decision usual(const char *action)
 {
 	struct redis_decision d = { .v = "1", .id = "0b5f0c1e-9f5b-4b52-a3c4-6c5a1f0f7c11", .src = "10.20.0.15",
