@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "clock.h"
 #include "control_internal.h"
 #include "finding.h"
 #include "report.h"
@@ -191,13 +192,14 @@ static const char *failure_name(const struct config *c)
 static void set_engine(const struct control_call *q, json_t *to)
 {
 	const struct area_header *h = q->ctx->area->h;
-	uint64_t starts = LOAD(h->engine_starts);
+	uint64_t starts = LOAD(h->engine_starts), settled = LOAD(h->settled_ns);
 	json_t *o = json_object();
 
 	control_set_number(o, "restarts", starts ? starts - 1 : 0);
 	control_set(o, "started", control_json_time(q, LOAD(h->engine_started_ns)));
 	control_set(o, "heartbeat", control_json_time(q, heartbeat(h)));
 	control_set_number(o, "silent_s", silent_s(q));
+	control_set_number(o, "settled_us", settled ? clock_wall_of((struct mono){ settled }) : 0);
 	control_set(o, "rules_in_kernel", json_boolean(LOAD(h->rules_in)));
 	control_set_text(o, "queue", LOAD(h->flavour) == RULES_XT_NFQUEUE ? "iptables-nft" : "native");
 	control_set_number(o, "workers", h->workers);

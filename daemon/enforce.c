@@ -190,6 +190,18 @@ static void tell_lost(struct engine *e, uint64_t lost)
 		   "and the bytes are in no account", lost);
 }
 
+/* NULL: none, all packets pass. When it returns no worker judges by another one [E2]. */
+static void put_in_force(struct engine *e, struct engine_policy *p)
+{
+	/* Release: pairs with rcu_dereference() in worker.c. */
+	__atomic_store_n(&e->policy, p, __ATOMIC_RELEASE);
+	e->judge.policy = p ? &p->view : NULL;
+	e->judge.policy_no = p ? p->no : 0;
+	worker_grace();
+	if (p)
+		judge_policy_changed(&e->judge, clock_mono());
+}
+
 int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_stand, char why[200])
 {
 	struct engine_policy *p = NULL, *old = e->policy;
@@ -206,9 +218,13 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 	p->no = ++e->next_no;
 	if (!rules_stand)
 		lost = blocked_settle(e, old ? old : p);	/* elements of services go, and count from zero after it */
-	r = rules_stand ? 0 : apply(e, p, e->rules_due, &what);	/* first: it is atomic and may fail, what follows cannot */
+	if (!old)
+		put_in_force(e, p);	/* before the rules: the first packet that they send is judged by it */
+	r = rules_stand ? 0 : apply(e, p, e->rules_due, &what);	/* atomic, and may fail; what follows cannot */
 	if (r < 0) {
 		snprintf(why, 200, "kernel rules: %s: %s", what, strerror(-r));
+		if (!old)
+			put_in_force(e, NULL);
 		policy_free(p);
 		return r;
 	}
@@ -218,12 +234,8 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 		leases_end_touched(e, &p->view);
 	if (!rules_stand)	/* else a dead engine's stand, announced by none of ours, until enforce_start() */
 		blocked_forget(e);
-	/* Release: pairs with rcu_dereference() in worker.c. */
-	__atomic_store_n(&e->policy, p, __ATOMIC_RELEASE);
-	e->judge.policy = &p->view;
-	e->judge.policy_no = p->no;
-	worker_grace();	/* [E2] no worker judges by the old one any more */
-	judge_policy_changed(&e->judge, clock_mono());
+	if (old)
+		put_in_force(e, p);
 	memcpy(e->area.h->policy_sum, p->view.h->sum, sizeof(e->area.h->policy_sum));
 	atomic_store_explicit(&e->area.h->policy_version, version, memory_order_release);
 	policy_free(old);

@@ -103,7 +103,8 @@ static void second(struct engine *e)
 	enforce_health(e, now);
 	if (e->policy && !e->rules_due)
 		engine_ready(e);
-	leases_second(e);
+	if (leases_second(e))
+		atomic_store_explicit(&e->area.h->settled_ns, now.ns, memory_order_release);	/* after the sums themselves */
 	leases_review(e);
 	if (workers_alive(e, now))
 		engine_tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);

@@ -363,26 +363,26 @@ static bool misses_some(const struct engine *e)
 	return false;
 }
 
-void leases_second(struct engine *e)
+bool leases_second(struct engine *e)
 {
 	struct leases *s = e->leases;
 	struct mono now = clock_mono();
 
 	if (s->due) {
 		leases_end_all(e);
-		return;
+		return !s->due;
 	}
 	if (!leases_forget(e))
-		return;
+		return true;	/* all have ended, and those that end are settled */
 	if (atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed) == 0)
-		return;
+		return true;
 	if (leases_settle(e) < 0)
-		return;	/* rules_present() tells why */
+		return false;	/* rules_present() tells why */
 	if (s->nforeign || misses_some(e)) {
 		enforce_worry(e, HEALTH_RULES_FLUSHED);
 		log_warning("somebody %s; all of them are ended", s->nforeign ? "made leases" : "removed leases of ours");
 		leases_end_all(e);
-		return;
+		return !s->due;
 	}
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
 		if (lease_is_open(e, i) && look_at(e, i, now))
@@ -391,6 +391,7 @@ void leases_second(struct engine *e)
 	leases_sleep(e);
 	if (s->low >= LEASE_SLOTS)
 		s->low = 0;
+	return true;
 }
 
 void leases_go_on(struct engine *e)

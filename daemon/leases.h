@@ -57,7 +57,7 @@ int leases_start(struct engine *e) MUST_CHECK;	/* [M7] its thread; e->lease_grac
 void leases_grace_over(struct engine *e);
 void leases_review(struct engine *e);		/* after a wake, when rules_disturbed() was asked, and when due */
 int leases_due_ms(const struct engine *e);	/* for poll(2); -1: nothing waits */
-void leases_second(struct engine *e);
+bool leases_second(struct engine *e);		/* true: what had passed on leases is settled */
 void leases_go_on(struct engine *e);		/* at the end of each turn of the loop: the next transaction of what the second's look began */
 void leases_end_all(struct engine *e);		/* stop, a table that was removed; at start [M5] */
 void leases_end_touched(struct engine *e, const struct policy *next);	/* before that is in force: those that it judges otherwise */

@@ -19,7 +19,7 @@
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   7
+#define AREA_LAYOUT   8
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
@@ -149,6 +149,7 @@ struct area_header {
 	uint64_t lease_generation;
 	_Atomic uint64_t leased_bytes, leased_packets;	/* passed on leases, in all */
 	_Atomic uint64_t lease_grants, lease_raises, lease_recalls, lease_beyond, lease_lost;	/* the last two: bytes */
+	_Atomic uint64_t settled_ns;	/* what the kernel had counted by then, on leases and in blocks, is in all sums; 0: not yet */
 	_Atomic uint32_t leases_on;	/* the kernel can, and they are not switched off */
 
 	struct table_state pair_state, account_state, lease_state;

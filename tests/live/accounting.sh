@@ -60,7 +60,7 @@ state() { counted | sort; ctl --json status | jq .egress_bytes; }
 read_both() {
 	local src dst bytes packets k
 	for _ in 1 2 3 4 5; do
-		lab_still 30 1.2 state || break
+		lab_settled 30 state || break
 		counted | sort >"$LAB_DIR/counted"
 		sum=() npackets=() got=() whole=()
 		while read -r src dst bytes packets; do

@@ -60,22 +60,22 @@ late() { # the file with the policy is there, and is read seconds after the engi
 lab_egressd_start "$LAB_DIR/policy.yaml" || exit 1
 send sakura1 10.20.0.15 203.0.113.9 2000
 send sakura1 10.20.0.15 203.0.113.11 1000 7600
-lab_still 20 1.2 refused 203.0.113.9 pair
+lab_settled 20 refused 203.0.113.9 pair
 send sakura1 10.20.0.15 203.0.113.12 400 7110
 send sakura1 10.20.0.15 203.0.113.12 400 7210
-lab_still 20 1.2 shared
+lab_settled 20 shared
 lab_is "100000 100000 200000" "$(shared)" "two blocks of ports of one pair"
 send sakura1 10.20.0.15 203.0.113.12 150 7160
-lab_still 20 1.2 shared
+lab_settled 20 shared
 lab_is "250000 250000 350000" "$(shared)" "of ports that both refuse each has the bytes, and the pair has them once"
 lab_is "1000000 500000" "$(refused 203.0.113.9 pair) $(refused 203.0.113.11 high)" "refused by a block of a pair, and of a pair's ports"
 send sakura1 10.20.0.15 203.0.113.14 1100
 by_hand() { echo "$(refused 203.0.113.14 pair) $(ctl --json blocks | jq '[.by_hand[].refused_bytes] | add') $(of_pair 203.0.113.14)"; }
-lab_still 20 1.2 by_hand
+lab_settled 20 by_hand
 lab_is "100000 null 100000" "$(by_hand)" "a block of a rule"
 ctl block 10.20.0.15 203.0.113.14 --for 10m --reason INC-1 >"$LAB_DIR/ctl.log"
 send sakura1 10.20.0.15 203.0.113.14 80
-lab_still 20 1.2 by_hand
+lab_settled 20 by_hand
 lab_is "180000 80000 180000" "$(by_hand)" "one by hand puts its element in anew: no block loses bytes"
 send sakura1 10.20.0.15 203.0.113.14 50
 ctl unblock 10.20.0.15 203.0.113.14 --reason INC-1 >"$LAB_DIR/ctl.log"
@@ -155,7 +155,7 @@ lab_is 1 "$(unblock fd00:20::/64)" "a network's"
 passes sakura1 2001:db8:9::9 "IPv6, too"
 lab_is "nothing is blocked" "$(ctl blocks)" "nothing is left"
 send sakura1 10.20.0.15 203.0.113.9 1500
-lab_still 20 1.2 refused 203.0.113.9 pair
+lab_settled 20 refused 203.0.113.9 pair
 lab_is "1 0" "$(ctl --json blocks | jq -r '"\(.total) \(.kept_total)"')" "the next block is of an account"
 lab_is 1 "$(unblock 10.20.0.15 203.0.113.9)" "and lifted as one"
 lab_is "" "$(in_ns gw nft list set inet egressd_keep pair4_reject | grep elements)" "its element is gone"

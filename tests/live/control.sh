@@ -63,7 +63,7 @@ send 203.0.113.9 10000000
 send '[2001:db8:9::9]' 1000000
 left() { in_ns gw nft -j list counter inet lab v4 | jq '.nftables[] | select(.counter) | .counter.bytes'; }
 counted() { left; total file01 203.0.113.9; }
-lab_still 20 1.2 counted
+lab_settled 20 counted
 lab_is "$(left)" \
 	"$(total file01 203.0.113.9)" "why counts what the kernel counts"
 says "why says what is blocked" '^file01 -> 203.0.113.9   rule bulk-leak \(pair\)   BLOCKED until .*hold 30m\)$' ctl why file01 203.0.113.9

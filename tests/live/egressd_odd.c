@@ -34,8 +34,8 @@ ssize_t __wrap_sendto(int fd, const void *data, size_t len, int flags, const str
 
 bool __real_leases_note(struct engine_worker *w, const struct judge_packet *v);
 bool __wrap_leases_note(struct engine_worker *w, const struct judge_packet *v);
-void __real_leases_second(struct engine *e);
-void __wrap_leases_second(struct engine *e);
+bool __real_leases_second(struct engine *e);
+bool __wrap_leases_second(struct engine *e);
 size_t __real_rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n);
 size_t __wrap_rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n);
 
@@ -91,10 +91,9 @@ size_t __wrap_rules_lease_depleted(struct rules *r, struct rules_lease *ret, siz
 	return size_of(mute_fd) & MUTE_KERNEL ? 0 : n;
 }
 
-void __wrap_leases_second(struct engine *e)
+bool __wrap_leases_second(struct engine *e)
 {
-	if (!(size_of(mute_fd) & MUTE_SECOND))
-		__real_leases_second(e);
+	return size_of(mute_fd) & MUTE_SECOND ? false : __real_leases_second(e);
 }
 
 static void rename_all(uint8_t *data, size_t len, const void *name, size_t n)

@@ -88,7 +88,7 @@ full() { # DST: prints arrived, judged, unseen
 	in_ns sakura1 "$flood" send 10.20.0.15 "$1" 7000 1 72 60000 60000 >/dev/null
 	kill -CONT "$at"
 	lab_wait 30 lab_ended recv
-	lab_still 20 1.2 seen "$1"
+	lab_settled 20 seen "$1"
 	echo "$(jq .packets "$LAB_DIR/recv.log") $(why 10.20.0.15 "$1" .total.packets) $(($(unseen) - before))"
 }
 read -r arrived judged past < <(full 203.0.113.22)
@@ -115,7 +115,7 @@ hang() {
 	lab_wait 30 replaced && ok "$text: the engine is replaced" || not_ok "$text: nobody replaced the engine"
 	lab_stop hang KILL
 	lab_wait 40 lab_ended send
-	lab_still 20 1.2 seen "$dst"
+	lab_settled 20 seen "$dst"
 	lab_stop recv
 	lab_is "$n" "$(jq .packets "$LAB_DIR/recv.log")" "$text: no packet is lost"
 	lab_is "$n" "$(($(why 10.20.0.15 "$dst" .total.packets) + $(unseen) - before))" "$text: each was judged or counted unseen"

@@ -132,7 +132,7 @@ if [ "${after%% *}" -ge "${before%% *}" ]; then ok "and an engine later: $before
 
 lab_stop send INT
 lab_wait 20 lab_ended recv
-lab_still 20 1.2 totals
+lab_settled 20 totals
 read -r egress1 unseen1 packets1 <<<"$(totals)"
 lab_stop sample
 n=$(wc -l <"$LAB_DIR/totals")

@@ -90,8 +90,7 @@ lab_wait() {
 	done
 }
 
-# lab_still SECONDS INTERVAL COMMAND...: until it says the same twice, INTERVAL apart. What passes by lease is settled once a second,
-# so 1.2 where egressd's word is asked too.
+# lab_still SECONDS INTERVAL COMMAND...: until it says the same twice, INTERVAL apart.
 lab_still() {
 	local end=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000)) every=$2 last now
 	shift 2
@@ -105,6 +104,25 @@ lab_still() {
 		[ "${EPOCHREALTIME/[.,]/}" -lt "$end" ] || return 1
 	done
 }
+
+# lab_settled SECONDS COMMAND...: until it says the same before and after egressd has read what the kernel counted, which it does once a
+# second: what passed by lease, and what blocks refused.
+lab_settled() {
+	local end=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000)) since last now
+	shift
+	now=$("$@")
+	while
+		last=$now
+		sleep 1
+		since=${EPOCHREALTIME/[.,]/}
+		lab_wait 5 lab_has_settled "$since" || return 1
+		now=$("$@")
+		[ "$now" != "$last" ]
+	do
+		[ "${EPOCHREALTIME/[.,]/}" -lt "$end" ] || return 1
+	done
+}
+lab_has_settled() { [ "$(ctl --json status | jq .engine.settled_us)" -gt "$1" ]; }
 
 # lab_ended NAME: it has ended by itself.
 lab_ended() { ! kill -0 "$(lab_pid "$1")" 2>/dev/null; }

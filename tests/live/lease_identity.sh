@@ -23,6 +23,7 @@ identity_watch() {
 # Connections of a case before may knock on while nobody judges: what has no mark until now is not asked about.
 identity_begin() {
 	local before
+	echo '{}' >"$LAB_DIR/identity.before"
 	before=$(identity_kernel | jq -c 'map_values(.left - .leased - .judged)')
 	echo "$before" >"$LAB_DIR/identity.before"
 }
@@ -167,7 +168,7 @@ identity_asked() { # ABOVE BELOW: as they stand, then as they end
 lease_identity() {
 	local faults
 	identity_ended=$((identity_ended + 1))	# another each time
-	identity_none_left || lab_still 10 1.2 identity_moves || not_ok "$1: it goes on and on"	# else there is nothing to settle
+	identity_none_left || lab_settled 10 identity_moves || not_ok "$1: it goes on and on"	# else there is nothing to settle
 	faults=$(identity_asked "${2:-0}" "${3:-0}" 2>&1)
 	[ -z "$faults" ] && ok "$1: kernel, pairs and accounts agree, and nothing is out" || not_ok "$1: $faults"
 }

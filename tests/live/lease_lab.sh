@@ -75,7 +75,7 @@ fresh() { # PAIR-LIMIT HOST-LIMIT ACTION [KEY=VALUE]
 	identity_begin
 }
 state() { passed; pairs; sums host; out; }
-settled() { lab_still 20 1.2 state || not_ok "it goes on and on"; }
+settled() { lab_settled 20 state || not_ok "it goes on and on"; }
 agreed() { # no lease stands any more: what passed is settled when both say the same
 	local p
 	p=$(passed)

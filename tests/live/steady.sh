@@ -26,7 +26,7 @@ lab_wait 100 lab_ended below || not_ok "it goes on and on"
 lab_wait 10 lab_ended above || not_ok "it goes on and on"
 left() { ctl --json why "$1" | jq '[.pairs[].bytes] | add'; }
 both() { left 10.20.0.15; left 10.20.0.16; }
-lab_still 20 1.2 both
+lab_settled 20 both
 lab_is $((90 * 80 * 1000)) "$(left 10.20.0.15)" "below the limit in a minute and a bucket: never stopped"
 got=$(left 10.20.0.16)
 # Stopped at the earliest when a limit's bytes have left, and at the latest a bucket later.

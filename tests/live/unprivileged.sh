@@ -68,14 +68,14 @@ process relay "$(lab_child relay)" 2 0000000000000000
 
 # --- a leak, a reload ------------------------------------------------------------------------------------------------------
 leak 203.0.113.20
-lab_still 20 1.2 total 203.0.113.20
+lab_settled 20 total 203.0.113.20
 lab_is 500000 "$(left first)" "a leak leaves the limit and not a byte more"
 lab_is 500000 "$(total 203.0.113.20)" "egressd says the same"
 lab_is '["enforce",1,0,0]' "$(status '[.mode, .blocks, .unseen_packets, .queue_dropped]')" "status"
 policy 200kB >"$LAB_DIR/policy.yaml"
 ctl reload >/dev/null && ok "reload" || not_ok "reload"
 leak 203.0.113.21
-lab_still 20 1.2 total 203.0.113.21
+lab_settled 20 total 203.0.113.21
 lab_is 200000 "$(left second)" "the new limit holds"
 
 # --- a full queue ----------------------------------------------------------------------------------------------------------

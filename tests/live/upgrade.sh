@@ -43,7 +43,7 @@ lab_wait 5 critical && ok "a restart reads the policy again" || not_ok "a restar
 kept=$(grep '^kept' "$LAB_DIR/egressd.log" | tail -n 1 | cut -d' ' -f2)
 lab_stop send
 counted() { ctl --json why 10.20.0.15 203.0.113.10 | jq '[.pairs[].packets] | add'; }
-lab_still 20 1.2 counted
+lab_settled 20 counted
 lab_stop recv
 lab_is 7 "$kept" "area, policy, two nft and two queue sockets were kept, and that a restart was asked for"
 lab_is "$(jq .packets "$LAB_DIR/send.log")" "$(jq .packets "$LAB_DIR/recv.log")" "5 kills and 2 restarts at 1,000 pps: every packet arrived"
