@@ -86,7 +86,7 @@ struct policy_src {			/* label of a range of source addresses */
 enum policy_dst_flag { DST_INSIDE = 1, DST_EXIT = 2, DST_PROTECTED = 4 };
 
 struct policy_dst {			/* label of a range of destination addresses */
-	struct policy_bits to;		/* rules that match by address; `to: outside` is set everywhere but inside and non-exit */
+	struct policy_bits to;		/* rules that match by address; of `to: outside` all: what is judged is egress, by its address or its device */
 	uint32_t flags;
 	int32_t exit;			/* exit whose hosts these are, or -1 */
 };

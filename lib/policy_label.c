@@ -258,8 +258,7 @@ static void dst_label(const struct policy_build *b, const struct prefix_set *s, 
 			bits_or(&ret->to, &by->dest[i]);
 	if (exit >= 0)
 		bits_or(&ret->to, &by->exit[exit]);
-	if (!inside || exit >= 0)
-		bits_or(&ret->to, &by->outside);
+	bits_or(&ret->to, &by->outside);	/* inside ones too: what is judged has left by a device that leads out */
 }
 
 static void build_exits(struct policy_build *b, const struct dst_rules *by)

@@ -92,6 +92,20 @@ static bool pair_fits(struct policy_build *b, const struct policy_bits *from, co
 	return false;
 }
 
+/* A range of destinations: by its addresses, and by each exit's device. */
+static void add_range(const struct policy_build *b, struct some *dst, uint32_t i)
+{
+	const struct policy_bits *to = &b->dst[b->dst_range[i].label].to;
+
+	some_add(dst, to, &b->dst_range[i].start);
+	for (uint32_t x = 0; x < b->d->nexits; x++) {
+		struct policy_bits both = b->exit[x].to;
+
+		bits_or(&both, to);
+		some_add(dst, &both, &b->dst_range[i].start);
+	}
+}
+
 int build_check(struct policy_build *b)
 {
 	struct some src = { 0 }, dst = { 0 };
@@ -106,17 +120,12 @@ int build_check(struct policy_build *b)
 		return r;
 	for (uint32_t i = 0; i < b->nsrc_ranges; i++)
 		some_add(&src, &b->src[b->src_range[i].label].from, &b->src_range[i].start);
-	for (uint32_t i = 0; src.n && i < b->ndst_ranges; i++) {
-		const struct policy_bits *to = &b->dst[b->dst_range[i].label].to;
-
-		some_add(&dst, to, &b->dst_range[i].start);
-		for (uint32_t x = 0; x < b->d->nexits; x++) {
-			struct policy_bits both = b->exit[x].to;
-
-			bits_or(&both, to);
-			some_add(&dst, &both, &b->dst_range[i].start);
-		}
-	}
+	for (uint32_t i = 0; src.n && i < b->ndst_ranges; i++)
+		if (!(b->dst[b->dst_range[i].label].flags & DST_INSIDE))
+			add_range(b, &dst, i);
+	for (uint32_t i = 0; src.n && i < b->ndst_ranges; i++)	/* the likelier example first */
+		if (b->dst[b->dst_range[i].label].flags & DST_INSIDE)
+			add_range(b, &dst, i);
 	for (uint32_t i = 0; i < src.n; i++)
 		for (uint32_t k = 0; k < dst.n; k++)
 			if (!pair_fits(b, &src.bits[i], &dst.bits[k], &src.addr[i], &dst.addr[k]))

@@ -94,6 +94,9 @@ left() { [ "$(ctl --json status | jq .egress_bytes)" = 102800 ]; }
 lab_wait 5 left
 lab_is 102800 "$(ctl --json status | jq .egress_bytes)" "an exit's device that the policy names no more: the outside device is still asked about"
 lab_is 102800 "$(ctl --json why 10.20.0.15 10.99.0.9 | jq '[.pairs[].bytes] | add')" "and what leaves by it judged"
+watch sites ip saddr 10.20.0.15 ip daddr 10.99.0.9
+in_ns sakura1 "$flood" send 10.20.0.15 10.99.0.9 7006 8 1200 60000 25000 >/dev/null
+exact "an inside address by the outside device: a rule for all that leaves" $((LIMIT - 102800)) "$(passed sites)" sites
 
 fresh <<'END'
 exits:
