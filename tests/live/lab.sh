@@ -17,6 +17,8 @@
 
 LAB=eg$$
 LAB_DIR=
+LAB_PATIENCE=1	# what lab_wait waits is so many times as long
+[ -z "${EGRESSD_SLOW:-}" ] || LAB_PATIENCE=5
 LAB_USER=	# egressd's, and how it becomes that: lab_egressd_as
 LAB_AS=()
 LAB_SPACES="sakura1 sakura2 gw outside vpn backup switch"
@@ -80,9 +82,9 @@ lab_stop() {
 	return $r
 }
 
-# lab_wait SECONDS COMMAND...: until it succeeds.
+# lab_wait SECONDS COMMAND...: until it succeeds; on an emulated machine five times as long.
 lab_wait() {
-	local end=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000))
+	local end=$((${EPOCHREALTIME/[.,]/} + $1 * LAB_PATIENCE * 1000000))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ "${EPOCHREALTIME/[.,]/}" -lt "$end" ] || return 1

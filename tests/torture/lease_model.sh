@@ -43,6 +43,7 @@ both=(-DLIMIT=3 -DQUEUED=1 -DLEASED=2 -DGRANTS=2 -DKILLS=0)
 idle=(-DLIMIT=2 -DQUEUED=1 -DLEASED=2 -DGRANTS=1 -DSLEEPS=2)
 two=(-DACCOUNTS=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1)
 holds "a kill after any step, all ended by one rule" "${killed[@]}" -DEND_ALL=1
+holds "a second kill, after any step too, of recovery as well" -DLIMIT=2 -DQUEUED=0 -DLEASED=2 -DGRANTS=1 -DKILLS=2
 holds "raised and recalled, three leased packets, a kill after any step" "${raised[@]}" -DKILLS=1
 holds "two workers beside two grants" "${both[@]}"
 holds "two accounts, the first is the tighter, a kill after any step" -DLIMIT=1 -DLIMIT2=2 "${two[@]}" -DKILLS=1
@@ -64,7 +65,7 @@ finds NO_UNDO -DLIMIT=2 -DLIMIT2=1 "${two[@]}" -DKILLS=0
 if [ "${MODEL_MORE:-0}" = 1 ]; then
 	holds "two accounts, the second is the tighter, a kill after any step" -DLIMIT=2 -DLIMIT2=1 "${two[@]}" -DKILLS=1
 	holds "two accounts, three leased packets, a kill" -DACCOUNTS=2 -DLIMIT=3 -DLIMIT2=2 -DQUEUED=0 -DLEASED=3 -DGRANTS=2 -DKILLS=1
-	holds "two kills" -DLIMIT=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1 -DKILLS=2
+	holds "two kills, a queued packet" -DLIMIT=2 -DQUEUED=1 -DLEASED=1 -DGRANTS=1 -DKILLS=2
 	holds "a kill, two grants, three packets" -DLIMIT=3 -DQUEUED=1 -DLEASED=2 -DGRANTS=2 -DKILLS=1
 fi
 exit $failed
