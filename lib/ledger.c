@@ -54,10 +54,14 @@ static bool stops_at_limits(const struct account *a, const struct policy_rule *r
 	return r->enforce && !(state_of(a) & ACCOUNT_BRAKED);
 }
 
+static bool observing(const struct judge *j, struct mono now)
+{
+	return now.ns < atomic_load_explicit(&j->area.h->observe_until_ns, memory_order_relaxed);
+}
+
 bool ledger_enforces(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now)
 {
-	return stops_at_limits(a, r) && (r->kind == RULE_CONTRACT ||
-	       now.ns >= atomic_load_explicit(&j->area.h->observe_until_ns, memory_order_relaxed));
+	return stops_at_limits(a, r) && (r->kind == RULE_CONTRACT || !observing(j, now));
 }
 
 static bool expired(const struct judge *j, const struct policy_rule *r, struct mono now)
@@ -74,13 +78,23 @@ bool ledger_ends_within(struct judge *j, uint32_t slot, uint64_t s, struct mono 
 	return (now.ns < c->grant_until_ns && c->grant_until_ns <= then.ns) || expired(j, ledger_rule(j, slot), then);
 }
 
+bool ledger_blocks_by_hand(const struct account_cold *c, struct mono now)
+{
+	return c->rule == ACCOUNT_DYNAMIC && now.ns < c->blocked_until_ns;
+}
+
 void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now)
 {
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
+	const bool by_hand = ledger_blocks_by_hand(c, now);
 
+	if (by_hand && !observing(j, now))
+		set_state(a, ACCOUNT_BLOCKED);	/* again, when all blocking was off meanwhile */
 	account_refresh(a, c, ledger_terms(r), stops_at_limits(a, r), now);
-	if (c->rule == ACCOUNT_DYNAMIC && c->grant_to)
+	if (by_hand)
+		account_set_cap(a, c, 0);	/* blocking off or not: the first packet after that time is not to pass either */
+	else if (c->rule == ACCOUNT_DYNAMIC && c->grant_to)
 		account_set_cap(a, c, now.ns < c->grant_until_ns ? c->grant_to : 0);
 	else if (expired(j, r, now))
 		account_set_cap(a, c, 0);
@@ -232,8 +246,7 @@ static bool still_blocked(struct judge *j, uint32_t slot, struct mono now)
 	struct account_cold *c = &j->area.account_cold[slot];
 
 	return state_of(a) & ACCOUNT_BLOCKED &&
-	       now.ns < __atomic_load_n(&c->blocked_until_ns, __ATOMIC_RELAXED) &&
-	       now.ns >= atomic_load_explicit(&j->area.h->observe_until_ns, memory_order_relaxed);
+	       now.ns < __atomic_load_n(&c->blocked_until_ns, __ATOMIC_RELAXED) && !observing(j, now);
 }
 
 static bool try_pay(struct account *a, uint64_t n)
@@ -256,7 +269,7 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
 
-	if (c->rule == ACCOUNT_DYNAMIC)
+	if (c->rule == ACCOUNT_DYNAMIC && !(ledger_blocks_by_hand(c, now) && observing(j, now)))
 		return refuse(c, now);
 	if (r && r->kind == RULE_CONTRACT) {
 		if (r->alert_on_breach && (cross(a, c, ledger_terms(r), v->p.len) || !c->breached)) {

@@ -66,7 +66,7 @@ static bool review_account(struct judge *j, uint32_t slot, struct mono now, bool
 	} else if (c->pending) {
 		ledger_report(j, slot, false, now);
 	}
-	return state_of(a) & (ACCOUNT_OPEN | ACCOUNT_BLOCKED) || now.ns < c->grant_until_ns;
+	return state_of(a) & (ACCOUNT_OPEN | ACCOUNT_BLOCKED) || now.ns < c->grant_until_ns || ledger_blocks_by_hand(c, now);
 }
 
 static void expire_dynamic(struct judge *j, struct mono now)
@@ -387,7 +387,7 @@ void judge_recover(struct judge *j)
 		a->account_cold[i].announced = 0;	/* the kernel's elements are put in again */
 		if (a->account_cold[i].rule != ACCOUNT_DYNAMIC)
 			a->account_cold[i].policy = 0;
-		if (state_of(&a->account[i]))
+		if (state_of(&a->account[i]) || a->account_cold[i].rule == ACCOUNT_DYNAMIC)
 			mark_for_review(a, i);
 	}
 }

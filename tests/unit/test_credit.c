@@ -276,6 +276,36 @@ static void observe_by_hand(void **state)
 	sane();
 }
 
+/* Whoever is asked first when the time is over: a packet, or the review. */
+static void observe_block_by_hand(void **state)
+{
+	(void)state;
+	for (int review = 0; review <= 1; review++) {
+		struct area_dynamic block = { .uid = 12, .id = "b", .src = one("10.20.0.16") };
+
+		world(PAIR_RULE);
+		block.until_ns = mono_add_s(w.now, 1200).ns;
+		assert_int_equal(judge_block(&w.j, &block, w.now), 0);
+		assert_int_equal(pour("10.20.0.16", "203.0.113.9", 5), 0);
+		atomic_store(&w.j.area.h->observe_until_ns, mono_add_s(w.now, 600).ns);
+		judge_policy_changed(&w.j, w.now);
+		pass_time(1);
+		assert_int_equal(w.j.area.h->blocks, 0);
+		assert_int_equal(pour("10.20.0.16", "203.0.113.9", 5), 5000);
+		pass_time(598);
+		assert_int_equal(pour("10.20.0.16", "203.0.113.9", 5), 5000);
+		w.now = mono_add_s(w.now, 1);
+		if (review)
+			pass_time(0);
+		assert_int_equal(pour("10.20.0.16", "203.0.113.9", 5), 0);
+		pass_time(0);
+		assert_int_equal(w.j.area.h->blocks, 1);
+		pass_time(601);
+		assert_int_equal(pour("10.20.0.16", "203.0.113.9", 5), 5000);
+		sane();
+	}
+}
+
 static void unblock_exactly(void **state)
 {
 	struct prefix src = one("10.20.0.15"), dst = one("203.0.113.9");
@@ -467,7 +497,8 @@ int main(void)
 		cmocka_unit_test(contract_first), cmocka_unit_test(contract_ends), cmocka_unit_test(opener_and_ports), cmocka_unit_test(exits),
 		cmocka_unit_test(named_host_is_one), cmocka_unit_test(outside_is_a_64),	 cmocka_unit_test(protected_passes),
 		cmocka_unit_test(the_brake_ends),
-		cmocka_unit_test(brake),	     cmocka_unit_test(observe_by_hand),	 cmocka_unit_test(unblock_exactly),
+		cmocka_unit_test(brake),	     cmocka_unit_test(observe_by_hand), cmocka_unit_test(observe_block_by_hand),
+		cmocka_unit_test(unblock_exactly),
 		cmocka_unit_test(by_hand),	     cmocka_unit_test(reload_keeps_sums), cmocka_unit_test(full_table),
 		cmocka_unit_test(more_hosts_than_accounts),
 		cmocka_unit_test(pseudo_hosts),	     cmocka_unit_test(reports),
