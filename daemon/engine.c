@@ -149,6 +149,7 @@ static void run(struct engine *e, int timer, int sigfd)
 		{ .fd = e->lease_wake, .events = POLLIN },
 		{ .fd = e->lease_grace, .events = POLLIN },
 	};
+	struct signalfd_siginfo asked;
 	uint64_t n;
 
 	for (;;) {
@@ -165,8 +166,11 @@ static void run(struct engine *e, int timer, int sigfd)
 			continue;
 		if (p[3].revents)
 			return;	/* the supervisor is gone: its successor starts an engine of its own */
-		if (p[4].revents) {
-			leave(e);
+		if (p[4].revents && read(sigfd, &asked, sizeof(asked)) == sizeof(asked)) {
+			if (asked.ssi_signo == SIGUSR1)
+				leave(e);
+			else
+				leases_end_all(e);	/* rules stay; what is out is settled before the snapshot */
 			return;
 		}
 		if (p[6].revents && read(e->lease_wake, &n, sizeof(n)) == sizeof(n))
@@ -354,7 +358,8 @@ int engine_main(void)
 	given.snapshot = fcntl(FD_SNAPSHOT, F_GETFD) >= 0;
 	log_open("engine");
 	sigemptyset(&set);
-	sigaddset(&set, SIGUSR1);	/* leave; SIGTERM (parent died) just ends us, blocks stay */
+	sigaddset(&set, SIGUSR1);	/* leave */
+	sigaddset(&set, SIGUSR2);	/* a successor comes; SIGTERM (parent died) just ends us, blocks stay */
 	sigprocmask(SIG_BLOCK, &set, NULL);	/* before the threads, which inherit it */
 	sigfd = signalfd(-1, &set, SFD_CLOEXEC);
 	r = sigfd < 0 ? -errno : start(&e);

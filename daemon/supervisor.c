@@ -33,7 +33,7 @@
 #define QUEUE_RCVBUF (64U << 20)
 #define EARLY_DEATHS 5		/* one after the other before READY, each within EARLY_S of its start: give up */
 #define EARLY_S	     20
-#define STOP_MS	     5000
+#define STOP_MS	     6000	/* each child; the relay may wait CONTROL_ANSWER_S for an engine that ends */
 
 enum ending {			/* what becomes of rules and blocks */
 	REMOVE_RULES = 1,
@@ -458,12 +458,15 @@ static enum ending failed(const struct supervisor *s)
 	return s->restarted || rules_are_ours(s) ? REMOVE_RULES : STAY_RULES;
 }
 
-/* [V5] The engine takes the rules out while it still answers; the cleanup child makes sure, also when it is dead. */
+/* [V5] The engine takes the rules out while it still answers; the cleanup child makes sure, also when it is dead. It ends first: then
+ * nothing is out on lease, and what passed is in the relay's last snapshot. */
 static void stop(struct supervisor *s, enum ending how)
 {
+	static const int sig[] = { [REMOVE_RULES] = SIGUSR1, [LEAVE_RULES] = SIGUSR2, [STAY_RULES] = SIGTERM };
+
 	sd_notify(0, "STOPPING=1");
+	end(&s->child[ENGINE], sig[how]);
 	end(&s->child[RELAY], SIGTERM);
-	end(&s->child[ENGINE], how == REMOVE_RULES ? SIGUSR1 : SIGTERM);
 	if (how == REMOVE_RULES)
 		super_take_out(s->owner, s->keep);
 	else if (how == LEAVE_RULES)

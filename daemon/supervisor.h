@@ -8,7 +8,7 @@
  *                PROTO_FAILED, or five deaths in a row, each within 20 s) ends the service with one line, no restart storm.
  * [V4] Watchdog  systemd is fed only while the engine says that every worker advances; an engine silent for
  *                SUPERVISOR_SILENT_S is killed and replaced, in time for systemd's own limit (twice that).
- * [V5] Stop      SIGTERM: relay writes its snapshot, rules and blocks leave the kernel, exit 0. SIGUSR2: they stay, for a successor.
+ * [V5] Stop      SIGTERM: leases end, rules and blocks leave the kernel, relay writes its snapshot, exit 0. SIGUSR2: they stay, for a successor.
  * [V6] Failure   a start that fails after a restart that was asked for is a stop: what was left for it is taken out. Every other one leaves
  *                the kernel as it found it, and one line tells what stays and how to remove it.
  */

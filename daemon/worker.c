@@ -117,7 +117,7 @@ static void leave_out_held(struct batch *b)
 	b->n = n;
 }
 
-static void answer(struct engine_worker *w, struct batch *b, struct mono now)
+static void answer(struct engine_worker *w, struct batch *b, uint32_t bit, struct mono now)
 {
 	struct area_worker *a = area_of(w);
 	bool wake = false;
@@ -139,14 +139,14 @@ static void answer(struct engine_worker *w, struct batch *b, struct mono now)
 		(void)eventfd_write(w->e->lease_wake, 1);	/* lost: the main thread looks each second */
 	if (unlikely(held_any(w))) {
 		leave_out_held(b);
-		r = nfq_answer_each(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, judged_bit(w->e));
+		r = nfq_answer_each(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, bit);
 	} else {
-		r = nfq_answer(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, judged_bit(w->e));
+		r = nfq_answer(w->fd, w->queue, b->verdict, b->n, w->e->config.mark_mask, bit);
 	}
 	if (likely(r == 0))
 		return;
 	for (unsigned i = 0; i < b->n; i++)
-		if (nfq_answer_single(w->fd, w->queue, &b->verdict[i], w->e->config.mark_mask, judged_bit(w->e)) < 0)
+		if (nfq_answer_single(w->fd, w->queue, &b->verdict[i], w->e->config.mark_mask, bit) < 0)
 			count(a, AC_VERDICT_ERRORS, 1);
 }
 
@@ -185,9 +185,12 @@ static void turn(struct engine_worker *w, struct batch *b)
 	b->n = b->njudged = 0;
 	for (int i = 0; i < n; i++)
 		take(w, p, (unsigned)i, len[i], b);
-	judge_batch(&w->judge, b->judge, b->njudged, now);
+	if (likely(p))
+		judge_batch(&w->judge, b->judge, b->njudged, now);
+	else
+		b->njudged = 0;		/* rules of a dead one stand: to them it is unseen, and with failure: closed dropped */
 	if (b->n)
-		answer(w, b, now);
+		answer(w, b, p ? judged_bit(w->e) : 0, now);
 	arm(a, (unsigned)n);
 	count(a, AC_BATCHES, 1);
 	urcu_qsbr_quiescent_state();
