@@ -10,6 +10,7 @@
 #include "log.h"
 
 #define ANEW_S	    10
+#define SETTLED_MS  1500	/* an element outlives its block until the second's look has read it and takes it out */
 
 /* Which are in force, as a number; 0: none. */
 static uint32_t allows_now(const struct engine *e, uint64_t now_ns)
@@ -154,7 +155,7 @@ static void block_changed(void *ctx, uint32_t slot)
 		const size_t before = s->add.n;
 
 		s->begun = s->begun || c->leases;
-		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS + 1, s->now, &s->add);
+		elements_of(s->e, slot, (c->blocked_until_ns - s->now.ns) / NS_PER_MS + SETTLED_MS, s->now, &s->add);
 		if (s->add.n == before)
 			c->announced = ANNOUNCED_NONE;
 	} else {
@@ -164,9 +165,10 @@ static void block_changed(void *ctx, uint32_t slot)
 }
 
 /* Before the policy changes: elements are named by its words. */
-void blocked_forget(struct engine *e)
+uint64_t blocked_forget(struct engine *e)
 {
 	struct sync s = { .e = e, .now = clock_mono(), .all = true };
+	const uint64_t lost = blocked_settle(e, e->policy);
 
 	answers_forget(e, s.now);
 
@@ -182,6 +184,7 @@ void blocked_forget(struct engine *e)
 	flush_blocks(&s);
 	if (rules_block_clear_services(e->rules) < 0)	/* whatever was left: it would be in the way of others */
 		log_notice("elements of ended blocks may be in the kernel yet");
+	return lost;
 }
 
 /* The first review: who is blocked was announced by the dead engine. Blocks that end now lose their elements, the others' are put in
@@ -208,10 +211,8 @@ void blocked_review(struct engine *e, struct mono now)
 
 	if (!e->policy)
 		return;	/* [BK1] */
-	if (allows != e->allows) {
-		(void)blocked_settle(e, e->policy);
-		blocked_forget(e);	/* which elements may stand has changed; the queue refuses meanwhile */
-	}
+	if (allows != e->allows)
+		(void)blocked_forget(e);	/* which elements may stand has changed; the queue refuses meanwhile */
 	e->allows = allows;
 	if (!e->sets_own)
 		adopt(&s);

@@ -202,11 +202,27 @@ static void put_in_force(struct engine *e, struct engine_policy *p)
 		judge_policy_changed(&e->judge, clock_mono());
 }
 
+/* Who judges what the kernel sends to the queue while its rules change: the new policy, which they are for. But who opened a connection
+ * the rules alone tell: where they begin to, they come first. */
+static bool judges_first(const struct engine_policy *old, const struct engine_policy *next)
+{
+	return !old || !(next->view.h->flags & POLICY_NEEDS_CT) || old->view.h->flags & POLICY_NEEDS_CT;
+}
+
+/* What of a policy is in the kernel: leases spend by its accounts, elements are named by its words. None is granted, or put in, until the
+ * next one is in force. Returns what nobody has of the bytes refused. */
+static uint64_t withdraw(struct engine *e, const struct engine_policy *next)
+{
+	leases_end_touched(e, &next->view);
+	return blocked_forget(e);
+}
+
 int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_stand, char why[200])
 {
 	struct engine_policy *p = NULL, *old = e->policy;
 	const char *what = "";
 	uint64_t lost = 0;
+	bool first;
 	int r = policy_map(blob_fd, &p, &what);
 
 	if (r < 0) {
@@ -216,26 +232,27 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 	resolve_ifaces(e, p);
 	p->version = version;
 	p->no = ++e->next_no;
-	if (!rules_stand)
-		lost = blocked_settle(e, old ? old : p);	/* elements of services go, and count from zero after it */
-	if (!old)
-		put_in_force(e, p);	/* before the rules: the first packet that they send is judged by it */
-	r = rules_stand ? 0 : apply(e, p, e->rules_due, &what);	/* atomic, and may fail; what follows cannot */
+	first = judges_first(old, p);
+	if (!rules_stand && old && first)
+		lost = withdraw(e, p);
+	else if (!rules_stand)	/* elements of services go with the rules, and count from zero after it */
+		lost = blocked_settle(e, old ? old : p);
+	if (first)
+		put_in_force(e, p);
+	r = rules_stand ? 0 : apply(e, p, e->rules_due, &what);
 	if (r < 0) {
 		snprintf(why, 200, "kernel rules: %s: %s", what, strerror(-r));
-		if (!old)
-			put_in_force(e, NULL);
+		if (first)
+			put_in_force(e, old);
 		policy_free(p);
 		return r;
 	}
+	if (!rules_stand && !(old && first))	/* else they are a dead engine's, announced by none of ours, until enforce_start() */
+		lost += withdraw(e, p);
+	if (!first)
+		put_in_force(e, p);
 	if (lost)
 		tell_lost(e, lost);
-	if (!rules_stand)	/* they spend by the old one's accounts; none is granted until the new one is in force */
-		leases_end_touched(e, &p->view);
-	if (!rules_stand)	/* else a dead engine's stand, announced by none of ours, until enforce_start() */
-		blocked_forget(e);
-	if (old)
-		put_in_force(e, p);
 	memcpy(e->area.h->policy_sum, p->view.h->sum, sizeof(e->area.h->policy_sum));
 	atomic_store_explicit(&e->area.h->policy_version, version, memory_order_release);
 	policy_free(old);
@@ -293,6 +310,16 @@ static int pair_unseen(void *ctx, const struct addr *src, const struct addr *dst
 	return 0;
 }
 
+/* The table was removed: a pair's next counter may be beyond its last before it is first read. */
+static void pairs_begin_anew(struct engine *e)
+{
+	for (uint32_t i = 0; i < e->area.h->pairs; i++) {
+		struct pair_cold *c = &e->area.pair_cold[i];
+
+		c->unseen_base = atomic_load_explicit(&c->unseen, memory_order_relaxed);
+	}
+}
+
 static void read_counters(struct engine *e)
 {
 	struct area_header *h = e->area.h;
@@ -303,6 +330,8 @@ static void read_counters(struct engine *e)
 		return;	/* rules_present() tells why */
 	follow(&h->egress_bytes, &h->egress_base, k.egress_bytes);
 	follow(&h->unseen_bytes, &h->unseen_base, k.unseen_bytes);
+	if (k.unseen_packets < before - h->unseen_packets_base)
+		pairs_begin_anew(e);
 	follow(&h->unseen_packets, &h->unseen_packets_base, k.unseen_packets);
 	if (atomic_load_explicit(&h->unseen_packets, memory_order_relaxed) > before) {
 		enforce_worry(e, HEALTH_UNSEEN);
@@ -418,6 +447,7 @@ void enforce_start(struct engine *e)
 	leases_end_all(e);	/* the dead engine's, with all that they passed */
 	(void)blocked_settle(e, e->policy);	/* the review puts the dead engine's elements in anew, and they count from zero */
 	enforce_rules(e);
+	(void)blocked_settle(e, e->policy);	/* of the transaction's milliseconds */
 	blocked_review(e, clock_mono());
 }
 

@@ -128,7 +128,8 @@ void enforce_worry(struct engine *e, enum area_health what);	/* counted; the rel
  * [BK3] Exact  what an element refused while we were dead is its accounts' when the policy comes; of an element of ports that no account
  *              has the bytes are in kept_lost. */
 void blocked_review(struct engine *e, struct mono now);	/* judge_review(), then the sets follow */
-void blocked_forget(struct engine *e);	/* take all elements out: their names or their right to stand change */
+/* Settles, and takes all elements out: their names or their right to stand change. Returns what blocked_settle() does. */
+uint64_t blocked_forget(struct engine *e);
 /* Bytes that the sets refused, to their accounts, which elements are named by p (NULL: none yet, nothing is done). Returns those of
  * elements of ports that no account has. */
 uint64_t blocked_settle(struct engine *e, const struct engine_policy *p);
