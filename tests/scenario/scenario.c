@@ -3,7 +3,8 @@
  *
  *     usage: scenario FILE.scn...
  *
- * A file is a policy, a line "---", and steps in the order of their time, '#' begins a comment. Sizes and durations as in a policy:
+ * A file is a policy, or "file: PATH" of one from the top of the tree, a line "---", and steps in the order of their time, '#' begins a
+ * comment. Sizes and durations as in a policy:
  *
  *   at TIME out PROTO SRC[:PORT] > DST[:PORT] len BYTES [times N] [every TIME] [opened inside|outside] [exit NAME] [gateway] [ack]
  *       expect pass | refused [RULE] | SIZE [refused RULE]
@@ -385,11 +386,39 @@ static void step_observe(struct scenario *s)
 
 /* ---- the file ---- */
 
+static char *whole_file(const char *path)
+{
+	FILE *f = fopen(path, "re");
+	char *text = calloc(1, 1 << 16);
+
+	if (!f || !text) {
+		printf("not ok - %s: cannot be read\n", path);
+		exit(1);
+	}
+	BUG_ON(fread(text, 1, (1 << 16) - 1, f) == (1 << 16) - 1);
+	fclose(f);
+	return text;
+}
+
+/* Behind comments "file: PATH" stands for the policy that is there. NULL: it is here. */
+static char *policy_elsewhere(const char *text)
+{
+	char path[200];
+
+	while (*text == '#') {
+		text += strcspn(text, "\n");
+		text += *text == '\n';
+	}
+	return sscanf(text, "file: %199[^\n]", path) == 1 ? whole_file(path) : NULL;
+}
+
 static void force_policy(struct scenario *s)
 {
 	struct policy_env env = { .now = WALL_S + (int64_t)(mono_s(s->now) - BORN_S) };
 	static struct diag_list diags;
 	char *text = s->next, *end = strncmp(text, "---\n", 4) == 0 ? text : strstr(text, "\n---\n"), error[2000] = "";
+	char *elsewhere;
+	const char *policy;
 	void *old = s->blob;
 	const char *why;
 	size_t size;
@@ -399,8 +428,10 @@ static void force_policy(struct scenario *s)
 	end += *end == '\n';
 	s->next = end + 4;
 	*end = '\0';
-	diag_init(&diags, s->path, text, strlen(text));
-	if (policy_compile(text, strlen(text), &env, &diags, &s->blob, &size) < 0) {
+	elsewhere = policy_elsewhere(text);
+	policy = elsewhere ? elsewhere : text;
+	diag_init(&diags, s->path, policy, strlen(policy));
+	if (policy_compile(policy, strlen(policy), &env, &diags, &s->blob, &size) < 0) {
 		diag_format(&diags, 0, error, sizeof(error));
 		fail(s, "policy: %s", error);
 	}
@@ -415,6 +446,7 @@ static void force_policy(struct scenario *s)
 		judge_policy_changed(&s->judge, s->now);
 		judge_review(&s->judge, s->now, NULL, NULL);
 	}
+	free(elsewhere);
 	free(old);
 }
 
@@ -483,20 +515,6 @@ static void step(struct scenario *s)
 	take_end(s);
 	if (area_check(&s->judge.area, &why) < 0)
 		fail(s, "afterwards: %s", why);
-}
-
-static char *whole_file(const char *path)
-{
-	FILE *f = fopen(path, "re");
-	char *text = calloc(1, 1 << 16);
-
-	if (!f || !text) {
-		printf("not ok - %s: cannot be read\n", path);
-		exit(1);
-	}
-	BUG_ON(fread(text, 1, (1 << 16) - 1, f) == (1 << 16) - 1);
-	fclose(f);
-	return text;
 }
 
 static unsigned play(const char *path)
