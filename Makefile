@@ -46,8 +46,8 @@ $B/libegress.a: $(call obj,$(lib_src))
 $B/egressd: $(call obj,$(daemon_src)) $B/libegress.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-# egressctl reads egressd.yaml as egressd does.
-$B/egressctl: $(call obj,$(ctl_src)) $B/daemon/config.o $B/libegress.a
+# egressctl reads egressd.yaml as egressd does, and knows the devices that are there.
+$B/egressctl: $(call obj,$(ctl_src)) $B/daemon/config.o $B/daemon/devices.o $B/libegress.a
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lpcap
 
 $B/%.o: %.c

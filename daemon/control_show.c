@@ -10,6 +10,7 @@
 
 #include "clock.h"
 #include "control_internal.h"
+#include "devices.h"
 #include "finding.h"
 #include "report.h"
 #include "rules.h"
@@ -166,6 +167,22 @@ static void set_coverage(const struct control_call *q, json_t *to)
 	control_set_number(to, "braked", LOAD(h->braked));
 }
 
+static void add_device(void *ctx, const char *name, const char *text)
+{
+	(void)text;
+	(void)json_array_append_new(ctx, control_json_text(name));
+}
+
+static void set_devices(const struct control_ctx *c, json_t *to)
+{
+	json_t *list = json_array();
+
+	devices_of_config(c->config, add_device, list);
+	if (c->policy)
+		devices_of_policy(c->config, c->policy, add_device, list);
+	control_set(to, "devices_missing", list);
+}
+
 /* Of the worker whose last turn is the longest ago; 0: one has had none yet. */
 static uint64_t heartbeat(const struct area_header *h)
 {
@@ -288,6 +305,7 @@ int control_status(struct control_call *q, json_t *reply)
 	count_rules(c->policy, off, reply);
 	set_policy(q, reply);
 	set_coverage(q, reply);
+	set_devices(c, reply);
 	control_set_text(reply, "redis", c->config->redis ? c->redis_state : "none");
 	set_spool(c, reply);
 	set_leases(c, reply);

@@ -180,6 +180,8 @@ static int check_text(const struct ctl *c, const char *text, size_t len, const c
 		print_ok(file, blob, size, strcmp(format, "json") == 0);
 	if (r < 0 || alone)
 		ctl_roles_note(&roles, text, len);
+	if (r == 0)
+		ctl_roles_devices(&roles, blob, size);
 	free(blob);
 	free(d);
 	return r < 0 ? CTL_NO : CTL_OK;

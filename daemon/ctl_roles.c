@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "ctl.h"
+#include "devices.h"
+#include "policy.h"
 #include "yaml_tree.h"
 
 int ctl_roles_read(const char *path, struct ctl_roles *ret)
@@ -50,4 +52,20 @@ void ctl_roles_note(const struct ctl_roles *r, const char *policy, size_t len)
 			     CTL_CONFIG, strerror(-r->why));
 	yaml_tree_free(tree);
 	free(d);
+}
+
+static void note_device(void *ctx, const char *name, const char *text)
+{
+	(void)ctx;
+	(void)name;
+	ctl_complain("note: %s", text);
+}
+
+void ctl_roles_devices(const struct ctl_roles *r, const void *blob, size_t size)
+{
+	struct policy p;
+	const char *why;
+
+	if (r->n && policy_open(blob, size, &p, &why) == 0)
+		devices_of_policy(&r->config, &p, note_device, NULL);
 }

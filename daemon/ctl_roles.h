@@ -29,3 +29,6 @@ int ctl_roles_read(const char *path, struct ctl_roles *ret) MUST_CHECK;
 
 /* A line on stderr when the roles are unknown and an exit of this policy names interfaces. */
 void ctl_roles_note(const struct ctl_roles *r, const char *policy, size_t len);
+
+/* A line on stderr for each device of an exit that is neither a role nor there. None while the roles are unknown. */
+void ctl_roles_devices(const struct ctl_roles *r, const void *blob, size_t size);

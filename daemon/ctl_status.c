@@ -70,6 +70,18 @@ void ctl_put_silence(uint64_t seconds, const json_t *s)
 		       ctl_string(s, "failure"));
 }
 
+static void put_devices(const json_t *names)
+{
+	if (json_array_size(names) == 0)
+		return;
+	printf("  devices of egressd.yaml or the policy that are not there:");
+	for (size_t i = 0; i < json_array_size(names); i++) {
+		printf("%s ", i ? "," : "");
+		ctl_put(json_string_value(json_array_get(names, i)));
+	}
+	putchar('\n');
+}
+
 static void put_unusual(const json_t *s)
 {
 	const json_t *p = json_object_get(s, "policy"), *e = json_object_get(s, "engine");
@@ -91,6 +103,7 @@ static void put_unusual(const json_t *s)
 		ctl_put(ctl_string(p, "error"));
 		putchar('\n');
 	}
+	put_devices(json_object_get(s, "devices_missing"));
 	if (ctl_number(s, "braked"))
 		printf("  brake: %" PRIu64 " subject%s beyond the limit, only alerted\n", ctl_number(s, "braked"),
 		       ctl_plural(ctl_number(s, "braked")));

@@ -1,12 +1,12 @@
 /* main.c - egressd: which process am I? */
 #include <getopt.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "config.h"
+#include "devices.h"
 #include "engine.h"
 #include "policy_source.h"
 #include "relay.h"
@@ -38,12 +38,11 @@ static int check_password(const struct config *c)
 }
 
 /* A tunnel may come up later: no error. */
-static void note_devices(const struct config *c)
+static void note_device(void *ctx, const char *name, const char *text)
 {
-	for (uint32_t i = 0; i < c->nroles; i++)
-		for (uint32_t k = 0; k < c->role[i].ndevices; k++)
-			if (if_nametoindex(c->role[i].device[k]) == 0)
-				fprintf(stderr, "note: %s: no device %s now\n", c->role[i].name, c->role[i].device[k]);
+	(void)ctx;
+	(void)name;
+	fprintf(stderr, "note: %s\n", text);
 }
 
 /* With the files that it names: a start needs them. */
@@ -55,7 +54,7 @@ static int check_config(const char *path)
 	if (config_load(path, &c, STDERR_FILENO) < 0)
 		return EXIT_FAILURE;
 	config_print(&c, STDOUT_FILENO);
-	note_devices(&c);
+	devices_of_config(&c, note_device, NULL);
 	password = check_password(&c);
 	policy = policy_source_check(&c, STDERR_FILENO);
 	return password < 0 || policy < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

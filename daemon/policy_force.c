@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "devices.h"
 #include "log.h"
 
 void policy_force_init(struct policy_force *f, const struct config *config, const struct area *area,
@@ -29,6 +30,13 @@ static uint32_t next_version(const struct policy_force *f)
 	return atomic_load_explicit(&f->area->h->policy_version, memory_order_acquire) + 1;
 }
 
+static void tell_device(void *ctx, const char *name, const char *text)
+{
+	(void)ctx;
+	(void)name;
+	log_warning("%s (egressctl status names it while it is not there)", text);
+}
+
 static int take_view(struct policy_force *f)
 {
 	const char *why;
@@ -36,9 +44,12 @@ static int take_view(struct policy_force *f)
 
 	f->have = e == 0;
 	report_policy(f->report, e == 0 ? &f->view : NULL);
-	if (e == 0)
-		clock_set_zone(policy_string(&f->view, f->view.h->timezone));
-	return e;
+	if (e < 0)
+		return e;
+	clock_set_zone(policy_string(&f->view, f->view.h->timezone));
+	devices_of_config(f->config, tell_device, NULL);
+	devices_of_policy(f->config, &f->view, tell_device, NULL);
+	return 0;
 }
 
 /* 0: *p is in force, and empty; on an error it stays the caller's. */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "devices.h"
 #include "log.h"
 #include "policy.h"
 #include "policy_compile.h"
@@ -131,6 +132,21 @@ static int compile_and_tell(const struct config *c, const char *text, size_t len
 	return r;
 }
 
+static void note_device(void *ctx, const char *name, const char *text)
+{
+	(void)name;
+	dprintf(*(const int *)ctx, "note: %s\n", text);
+}
+
+static void note_devices(const struct config *c, const void *blob, size_t size, int err)
+{
+	const char *why;
+	struct policy view;
+
+	if (policy_open(blob, size, &view, &why) == 0)
+		devices_of_policy(c, &view, note_device, &err);
+}
+
 static int check_text(const struct config *c, const char *text, size_t len, int err)
 {
 	struct diag_list *d = malloc(sizeof(*d));
@@ -143,6 +159,8 @@ static int check_text(const struct config *c, const char *text, size_t len, int 
 		diag_format(d, i, line, sizeof(line));
 		dprintf(err, "%s", line);
 	}
+	if (r == 0)
+		note_devices(c, blob, size, err);
 	free(blob);
 	free(d);
 	return r;

@@ -185,6 +185,11 @@ bare() { # SETUP COMMAND...: with an empty /etc, after SETUP has filled it
 check() { bare "$1" "$EGRESSD_BUILD/egressctl" check "${@:2}"; }
 code "check -c: a role stands for its devices" 1 check : -c "$LAB_DIR/roles.yaml" "$LAB_DIR/many.yaml"
 says "and the error is the daemon's" 'more than 8 devices in one exit' check : "$LAB_DIR/many.yaml" -c "$LAB_DIR/roles.yaml"
+sed 's/^interfaces:.*/interfaces: {outside: [wan], maint: [vpn, absent0]}/' "$LAB_DIR/egressd.yaml" >"$LAB_DIR/two.yaml"
+exits mainr, maint >"$LAB_DIR/misspelt.yaml"
+code "check -c: neither a role nor a device is no error" 0 check : -c "$LAB_DIR/two.yaml" "$LAB_DIR/misspelt.yaml"
+lab_is "egressctl: note: exit vpn: mainr is neither a role of egressd.yaml nor a device now; did you mean 'maint'?" \
+	"$(check : -c "$LAB_DIR/two.yaml" "$LAB_DIR/misspelt.yaml" 2>&1 >/dev/null)" "but it is noted"
 code "check -c: no device has the role's name" 0 check : -c "$LAB_DIR/roles.yaml" "$LAB_DIR/role.yaml"
 lab_is "" "$(check : -c "$LAB_DIR/roles.yaml" "$LAB_DIR/role.yaml" 2>&1 >/dev/null)" "nothing to note then"
 put="cp $LAB_DIR/roles.yaml /etc/egressd/egressd.yaml"
@@ -243,6 +248,18 @@ says "status says so" 'the policy file has errors since [0-9:]+( [A-Z]+)?, polic
 policy 8MB >"$LAB_DIR/policy.yaml"
 code "the file is good again" 0 ctl reload
 lab_is null "$(ctl --json status | jq .policy.errors_since)" "and that is over"
+
+# --- a device that is not there --------------------------------------------------------------------------------------
+missing() { ctl --json status | jq -c .devices_missing; }
+{ policy 8MB; printf 'exits:\n  vpn: {interfaces: [maint, wg-lat0]}\n'; } >"$LAB_DIR/new.yaml"
+lab_is '[]' "$(missing)" "every device is there"
+code "apply a policy whose exit has another" 0 ctl apply "$LAB_DIR/new.yaml"
+lab_is '["wg-lat0"]' "$(missing)" "status --json names it"
+says "so does status" '^  devices of egressd.yaml or the policy that are not there: wg-lat0$' ctl status
+lab_is 1 "$(grep -c '^<4>relay: exit vpn: wg-lat0 is neither a role' "$LAB_DIR/egressd.log")" "the log warns"
+ip -n "$LAB-gw" link add wg-lat0 type veth peer name wg-peer
+lab_is '[]' "$(missing)" "until it comes"
+ctl status | grep -q 'not there' && not_ok "status still names it" || ok "then status says nothing of it"
 
 # --- no room ---------------------------------------------------------------------------------------------------------
 many=0

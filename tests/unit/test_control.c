@@ -118,7 +118,7 @@ static void test_only_readers_read(void **state)
 
 static void test_status(void **state)
 {
-	json_t *o;
+	json_t *o, *missing;
 
 	(void)state;
 	world_send(&w, "10.20.0.15", "203.0.113.9", 21000000, 443);
@@ -146,6 +146,10 @@ static void test_status(void **state)
 	assert_int_equal(number_of(json_object_get(o, "counters"), "bytes"), 23100000);
 	assert_int_equal(json_object_size(json_object_get(o, "counters")), AC_COUNT - 1);
 	assert_int_equal(number_of(o, "queue_dropped"), 0);
+	missing = json_object_get(o, "devices_missing");
+	assert_int_equal(json_array_size(missing), 2);
+	assert_string_equal(json_string_value(json_array_get(missing, 0)), "maint");
+	assert_string_equal(json_string_value(json_array_get(missing, 1)), "wire0");
 	json_decref(o);
 	atomic_store_explicit(&w.area.h->queue_dropped, AREA_UNKNOWN, memory_order_relaxed);
 	o = ask("{\"verb\":\"status\"}");
