@@ -15,6 +15,7 @@
 #include "clock.h"
 #include "history.h"
 #include "log.h"
+#include "service_file.h"
 
 #define TIMEOUT_MS    2000
 #define POLL_MS	      500
@@ -375,6 +376,8 @@ int courier_start(const struct config *config, const struct area *a, struct spoo
 	else
 		snprintf(c->where, sizeof(c->where), "%s:%u", config->redis_host, (unsigned)config->redis_port);
 	load_cursor(c);
+	if (config->redis_password_file[0] && service_file_is_open(config->redis_password_file))
+		log_warning("redis.password_file %s: all users may read it: chmod 640", config->redis_password_file);
 	c->sent = spool_acked(spool);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_condattr_init(&attr);

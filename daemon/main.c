@@ -10,6 +10,7 @@
 #include "engine.h"
 #include "policy_source.h"
 #include "relay.h"
+#include "service_file.h"
 #include "supervisor.h"
 #include "supervisor_rules.h"
 
@@ -31,6 +32,10 @@ static int check_password(const struct config *c)
 
 	if (r < 0)
 		fprintf(stderr, "redis.password_file %s: %s\n", c->redis_password_file, strerror(-r));
+	if (text && service_file_is_open(c->redis_password_file))
+		fprintf(stderr, "note: redis.password_file %s: all users may read it: chmod 640\n", c->redis_password_file);
+	if (text)
+		service_file_note(c->redis_password_file, STDERR_FILENO);
 	if (text)
 		explicit_bzero(text, len);
 	free(text);
@@ -54,6 +59,7 @@ static int check_config(const char *path)
 	if (config_load(path, &c, STDERR_FILENO) < 0)
 		return EXIT_FAILURE;
 	config_print(&c, STDOUT_FILENO);
+	service_file_note(path, STDERR_FILENO);
 	devices_of_config(&c, note_device, NULL);
 	password = check_password(&c);
 	policy = policy_source_check(&c, STDERR_FILENO);

@@ -15,6 +15,7 @@
 #include "log.h"
 #include "policy.h"
 #include "policy_compile.h"
+#include "service_file.h"
 #include "time_servers.h"
 
 #define POLICY_MAX  (1U << 20)
@@ -26,6 +27,16 @@ static int read_networks(void *ctx, const char *path, char **ret_text, size_t *r
 {
 	(void)ctx;
 	return config_read_file(path, NETWORKS_MAX, ret_text, ret_len);
+}
+
+/* ctx: descriptor for notes, of egressd -n. */
+static int check_networks(void *ctx, const char *path, char **ret_text, size_t *ret_len)
+{
+	int r = read_networks(NULL, path, ret_text, ret_len);
+
+	if (r == 0)
+		service_file_note(path, *(const int *)ctx);
+	return r;
 }
 
 static size_t add_address(const char *text, struct prefix *to, size_t n)
@@ -98,12 +109,14 @@ static void tell(const struct diag_list *d, char *why, size_t size)
 	}
 }
 
-static int compile(const struct config *c, const char *text, size_t len, const struct prefix *protect, size_t nprotect,
+/* err: of egressd -n; NULL. */
+static int compile(const struct config *c, const char *text, size_t len, const struct prefix *protect, size_t nprotect, int *err,
 		   struct diag_list *d, void **ret_blob, size_t *ret_size)
 {
 	struct policy_role role[CONFIG_ROLES];
 	struct policy_env env = {
-		.read_file = read_networks,
+		.read_file = err ? check_networks : read_networks,
+		.ctx = err,
 		.zone_known = config_zone_known,
 		.role = role,
 		.nroles = config_roles(c, role),
@@ -125,7 +138,7 @@ static int compile_and_tell(const struct config *c, const char *text, size_t len
 
 	if (!d)
 		return -ENOMEM;
-	r = compile(c, text, len, protect, built_in_protect(c, protect), d, ret_blob, ret_size);
+	r = compile(c, text, len, protect, built_in_protect(c, protect), NULL, d, ret_blob, ret_size);
 	if (r == -EINVAL)
 		tell(d, why, why_size);
 	free(d);
@@ -153,7 +166,7 @@ static int check_text(const struct config *c, const char *text, size_t len, int 
 	char line[DIAG_TEXT];
 	void *blob = NULL;
 	size_t size;
-	int r = d ? compile(c, text, len, NULL, 0, d, &blob, &size) : -ENOMEM;
+	int r = d ? compile(c, text, len, NULL, 0, &err, d, &blob, &size) : -ENOMEM;
 
 	for (uint32_t i = 0; d && i < d->count && i < DIAG_MAX; i++) {
 		diag_format(d, i, line, sizeof(line));
@@ -176,6 +189,7 @@ int policy_source_check(const struct config *c, int err)
 		dprintf(err, "policy %s: %s\n", c->policy, strerror(-r));
 		return r;
 	}
+	service_file_note(c->policy, err);
 	r = check_text(c, text, len, err);
 	free(text);
 	return r;

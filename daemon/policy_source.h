@@ -23,7 +23,8 @@ struct compiled {
 /* text NULL: read c->policy. Diags may be NULL. 0; -EINVAL errors in the policy; other -errno. */
 int policy_source_compile(const struct config *c, const char *text, size_t len, struct compiled *ret, char *why,
 			  size_t why_size) MUST_CHECK;
-/* egressd -n: the errors of the policy file, with their places, to `err`, or notes on devices that are not there. 0 or -errno. */
+/* egressd -n: the errors of the policy file, with their places, or notes on devices that are not there,
+ * and on files that the service could not read, to `err`. 0 or -errno. */
 int policy_source_check(const struct config *c, int err) MUST_CHECK;
 int policy_source_last(const struct config *c, struct compiled *ret) MUST_CHECK;
 int policy_source_keep(const struct config *c, const struct compiled *p) MUST_CHECK;

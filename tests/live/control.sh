@@ -204,6 +204,20 @@ code "a configuration that is not there" 1 check : -c "$LAB_DIR/nowhere.yaml" "$
 says "is named" 'nowhere.yaml: No such file' check : -c "$LAB_DIR/nowhere.yaml" "$LAB_DIR/new.yaml"
 code "a configuration with errors" 1 check "echo 'gatway: x' >/etc/egressd/egressd.yaml" "$LAB_DIR/new.yaml"
 says "is told" "egressd.yaml:1:1: error: gatway" check "echo 'gatway: x' >/etc/egressd/egressd.yaml" "$LAB_DIR/new.yaml"
+
+# --- what root may read, and the service not -------------------------------------------------------------------------
+sed "s|^policy:.*|policy: /etc/egressd/policy.yaml|" "$LAB_DIR/egressd.yaml" >"$LAB_DIR/root.yaml"
+echo 'redis: {socket: /run/redis.sock, password_file: /etc/egressd/password}' >>"$LAB_DIR/root.yaml"
+{ policy 5MB; printf 'destinations: {cloud: {networks_file: /etc/egressd/cloud}}\n'; } >"$LAB_DIR/cloud.yaml"
+noted() { # SETUP: names and modes that egressd -n notes, and how many lines there are
+	bare "umask 077; echo 'egressd:x:64001:64001::/:' >/etc/passwd; cd /etc/egressd; cp $LAB_DIR/root.yaml egressd.yaml
+		cp $LAB_DIR/cloud.yaml policy.yaml; echo secret >password; echo 203.0.113.0/24 >cloud; $1" \
+		"$EGRESSD_BUILD/egressd" -n -c /etc/egressd/egressd.yaml 2>&1 >/dev/null |
+		sed -nE 's|^note: (redis.password_file )?/etc/egressd/([a-z.]*): .* may (not )?read it: .*chmod (640).*|\2|p' | sort | xargs
+}
+lab_is "cloud egressd.yaml password policy.yaml" "$(noted :)" "egressd -n notes what user egressd may not read"
+lab_is "" "$(noted 'chgrp 64001 *; chmod 640 *')" "and nothing when its group may"
+lab_is "password" "$(noted 'chmod 644 *')" "but a password that all may read"
 code "apply refuses errors" 1 ctl apply "$LAB_DIR/bad.yaml"
 says "the old one stays" 'policy 1,' ctl status
 code "apply --confirm" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 3s

@@ -141,4 +141,12 @@ lab_redis acl setuser default allchannels >/dev/null
 lab_wait 40 lab_ended send
 lab_wait 20 lab_ended recv
 lab_is "$(jq .packets "$LAB_DIR/send.log")" "$(jq .packets "$LAB_DIR/recv.log")" "no packet was lost by all this"
+
+lab_egressd_stop
+lab_redis acl setuser lab on '>secret' '~*' '&*' +@all >/dev/null
+printf secret >"$LAB_DIR/password"
+chmod 644 "$LAB_DIR/password"
+lab_egressd_start "$LAB_DIR/policy.yaml" "redis={socket: $LAB_REDIS, username: lab, password_file: $LAB_DIR/password}"
+lab_is 1 "$(grep -c "^<4>relay: redis.password_file $LAB_DIR/password: all users may read it: chmod 640" "$LAB_DIR/egressd.log")" \
+	"a password that all may read is told at start"
 lab_done
