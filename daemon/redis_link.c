@@ -190,12 +190,15 @@ enum redis_class redis_connect(struct redis_link *l)
 	const struct config *c = l->config;
 	const char *const ping[] = { "PING" };
 	enum redis_class class;
+	int r;
 
 	if (wire_is_open(l->wire))
 		return REDIS_OK;
 	begin(l);
-	if (wire_open(l->wire, c->redis_socket[0] ? c->redis_socket : NULL, c->redis_host, (uint16_t)c->redis_port,
-		      l->deadline_ns) < 0)
+	r = wire_open(l->wire, c->redis_socket[0] ? c->redis_socket : NULL, c->redis_host, (uint16_t)c->redis_port, l->deadline_ns);
+	if (r == -EACCES)
+		return broken(l, "Permission denied (unixsocketperm 770 in redis.conf, and user egressd in the socket's group)", REDIS_OPERATOR);
+	if (r < 0)
 		return broken(l, wire_error(l->wire), REDIS_RETRY);
 	class = authenticate(l);
 	if (class == REDIS_OK)

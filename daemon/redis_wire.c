@@ -106,20 +106,22 @@ static void *create_array(const redisReadTask *task, int elements)
 
 int wire_open(struct redis_wire *w, const char *unix_path, const char *host, uint16_t port, uint64_t deadline_ns)
 {
-	int left = milliseconds(deadline_ns), flags;
+	int left = milliseconds(deadline_ns), flags, error;
 	struct timeval t = { left / 1000, (left % 1000) * 1000 };
 
 	wire_close(w);
 	if (!left)
 		return broken(w, -ETIMEDOUT, "no time left to connect");
+	errno = 0;
 	w->c = unix_path ? redisConnectUnixWithTimeout(unix_path, t) : redisConnectWithTimeout(host, port, t);
+	error = unix_path && errno == EACCES ? -EACCES : -ECONNREFUSED;
 	if (!w->c)
 		return broken(w, -ENOMEM, "out of memory");
 	if (w->c->err) {
 		char text[sizeof(w->error)];
 
 		snprintf(text, sizeof(text), "%s", w->c->errstr);
-		return broken(w, -ECONNREFUSED, text);
+		return broken(w, error, text);
 	}
 	flags = fcntl(w->c->fd, F_GETFL);
 	if (flags < 0 || fcntl(w->c->fd, F_SETFL, flags | O_NONBLOCK) < 0)

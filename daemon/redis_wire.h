@@ -36,7 +36,7 @@ struct redis_wire;
 int wire_new(struct redis_wire **ret_wire) MUST_CHECK;
 struct redis_wire *wire_free(struct redis_wire *w);
 
-/* deadline_ns: CLOCK_MONOTONIC. unix_path, else host and port. 0 or -errno. */
+/* deadline_ns: CLOCK_MONOTONIC. unix_path, else host and port. 0 or -errno, -EACCES: the socket's mode. */
 int wire_open(struct redis_wire *w, const char *unix_path, const char *host, uint16_t port, uint64_t deadline_ns) MUST_CHECK;
 void wire_close(struct redis_wire *w);
 bool wire_is_open(const struct redis_wire *w);

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -278,6 +279,31 @@ static void a_server_that_never_reads_is_left(void **state)
 	assert_in_range(now_ms() - from, 0, TIMEOUT + LATE);
 	free(json);
 	done(l);
+}
+
+/* As Debian has Redis make it. */
+static void a_socket_of_others_is_the_operators(void **state)
+{
+	const uid_t me = geteuid();
+	struct config c = { .redis = 1, .gateway = "gw1" };
+	enum redis_class class;
+	struct redis_link *l;
+	struct sockaddr_un a;
+	int fd = listen_at("closed", &a);
+
+	(void)state;
+	assert_int_equal(chmod(dir, 0755), 0);
+	assert_int_equal(chmod(a.sun_path, 0), 0);
+	snprintf(c.redis_socket, sizeof(c.redis_socket), "%s", a.sun_path);
+	assert_int_equal(redis_link_new(&c, TIMEOUT, &l), 0);
+	assert_true(me != 0 || seteuid(65534) == 0);	/* root may all */
+	class = redis_connect(l);
+	assert_int_equal(seteuid(me), 0);
+	assert_int_equal(class, REDIS_OPERATOR);
+	assert_non_null(strstr(redis_link_error(l), "Permission denied (unixsocketperm 770"));
+	assert_null(redis_link_free(l));
+	close(fd);
+	unlink(a.sun_path);
 }
 
 /* [W2] */
@@ -719,6 +745,7 @@ int main(void)
 		cmocka_unit_test(several_commands_share_the_deadline),
 		cmocka_unit_test(a_hanging_publish_loses_nothing),
 		cmocka_unit_test(a_server_that_never_reads_is_left),
+		cmocka_unit_test(a_socket_of_others_is_the_operators),
 		cmocka_unit_test(sizes_are_bounded),
 		cmocka_unit_test(unasked_bytes_are_no_answer),
 		cmocka_unit_test(late_surplus_is_found_before_the_next_request),
