@@ -108,6 +108,8 @@ bench: all benches
 put = sed -e 's|/usr/sbin/|$(PREFIX)/sbin/|; s|/usr/bin/|$(PREFIX)/bin/|; s|/etc/egressd\>|$(ETC)/egressd|' $(1) | \
 	install -D -m $(2) /dev/stdin $(DESTDIR)$(3)
 
+share_doc := $(patsubst config/%,%,$(wildcard config/*.schema.json config/examples/*.yaml config/redis/*))
+
 install: all
 	install -D -m 755 $B/egressd $(DESTDIR)$(PREFIX)/sbin/egressd
 	install -D -m 755 $B/egressctl $(DESTDIR)$(PREFIX)/bin/egressctl
@@ -118,13 +120,15 @@ install: all
 	install -D -m 644 systemd/egressd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf
 	$(call put,systemd/egressd.tmpfiles,644,$(PREFIX)/lib/tmpfiles.d/egressd.conf)
 	for m in docs/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
-	for f in README egressd.acl; do install -D -m 644 config/redis/$$f $(DESTDIR)$(PREFIX)/share/doc/egressd/redis/$$f; done
+	for f in $(share_doc); do install -D -m 644 config/$$f $(DESTDIR)$(PREFIX)/share/doc/egressd/$$f; done
 
+# Not what is the admin's: $(ETC)/egressd, the state folder, user and groups.
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/egressd $(DESTDIR)$(PREFIX)/bin/egressctl $(DESTDIR)$(UNITDIR)/egressd.service \
 	  $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/egressd.conf
 	for m in docs/*.[158]; do rm -f $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
-	for f in README egressd.acl; do rm -f $(DESTDIR)$(PREFIX)/share/doc/egressd/redis/$$f; done
+	for f in $(share_doc); do rm -f $(DESTDIR)$(PREFIX)/share/doc/egressd/$$f; done
+	for d in /redis /examples ""; do rmdir $(DESTDIR)$(PREFIX)/share/doc/egressd$$d 2>/dev/null || :; done
 
 clean:
 	rm -rf build build-*

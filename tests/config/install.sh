@@ -21,6 +21,14 @@ named() { # our programs that the unit starts, and the policy of the configurati
 	sed -n 's/^policy: *\([^ ]*\).*/\1/p' "$root$1/egressd/egressd.yaml"
 	grep -oE '[^ ]*/egressd[^ ]*\.yaml|[^ ]*/policy\.yaml' "$root$2/lib/tmpfiles.d/egressd.conf"
 }
+documented() { # files and folders of share/doc that the manual names
+	local d n=0
+	for d in $(grep -ohE 'share/doc/egressd[a-z/.]*' docs/egressd.8 docs/egressd-policy.5); do
+		[ -r "$root$prefix/${d%.}" ] || { echo "# missing: $d"; return 1; }
+		n=$((n + 1))
+	done
+	[ "$n" -ge 5 ]
+}
 no_other() { # ETC
 	local left
 	left=$(cd "$root" && find . ! -type d | sort | tr '\n' ' ')
@@ -41,6 +49,7 @@ for where in "/usr /etc" "/usr/local /etc" "/opt/egressd /opt/egressd/etc"; do
 	doc=$(grep -oE 'share/doc/[A-Za-z/]+' daemon/courier.c)
 	check "$prefix: what the log names when Redis refuses, and the ACL file beside it" \
 		[ -n "$doc" -a -r "$root$prefix/$doc" -a -r "$root$prefix/${doc%/*}/egressd.acl" ]
+	check "$prefix: what egressd(8) names below share/doc" documented
 	check "$prefix: the unit is" [ "$(stat -c %a "$root/lib/systemd/system/egressd.service")" = 644 ]
 	if command -v systemd-analyze >/dev/null; then
 		# The programs are not there as long as DESTDIR is not /; nothing else may be wrong.
@@ -55,5 +64,6 @@ for where in "/usr /etc" "/usr/local /etc" "/opt/egressd /opt/egressd/etc"; do
 	check "$prefix: an admin's policy stays" grep -q "an admin's" "$root$etc/egressd/policy.yaml"
 	check "$prefix: make uninstall" run uninstall "${vars[@]}"
 	check "$prefix: leaves the configuration alone" no_other "$etc"
+	check "$prefix: and no folder of documents" [ ! -e "$root$prefix/share/doc/egressd" ]
 done
 exit $failed
