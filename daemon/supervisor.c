@@ -321,38 +321,12 @@ static bool hopeless(const struct supervisor *s, const struct child *c)
 	return !s->told_ready && (s->refused || c->early >= EARLY_DEATHS);
 }
 
-static int reap(struct supervisor *s)
-{
-	int status;
-	pid_t pid;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
-		for (int i = 0; i < ROLES; i++) {
-			struct child *c = &s->child[i];
-
-			if (c->pid != pid)
-				continue;
-			c->pid = -1;
-			c->early = clock_mono().ns - c->started_ns < EARLY_S * NS_PER_S ? c->early + 1 : 0;
-			if (hopeless(s, c)) {
-				if (s->failed[0] || !s->refused)
-					log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");
-				return -ECHILD;
-			}
-			log_warning("%s died (%s %d%s%s); starting it again", c->role,
-				    WIFSIGNALED(status) ? "signal" : "exit code",
-				    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), s->failed[0] ? ": " : "",
-				    s->failed);
-			s->failed[0] = '\0';
-			if (c->ready || clock_mono().ns - c->started_ns > NS_PER_S)
-				start_child(s, (enum child_role)i);	/* else by the second's work: no storm */
-		}
-	return 0;
-}
-
 static void tell_ready(struct supervisor *s)
 {
-	if (s->told_ready || !s->child[ENGINE].ready || !s->child[RELAY].ready)
+	for (int i = 0; i < ROLES; i++)
+		if (!s->child[i].ready || s->child[i].pid <= 0)
+			return;		/* or it has died since: its successor says so again */
+	if (s->told_ready)
 		return;
 	s->told_ready = true;
 	sd_notify(0, "READY=1\nSTATUS=judging");
@@ -372,13 +346,14 @@ static void keep_policy(struct supervisor *s, int fd)
 		kept_give(s->policy, "policy");
 }
 
-static void hear(struct supervisor *s, enum child_role role)
+/* One message; false: there is none. */
+static bool hear(struct supervisor *s, enum child_role role)
 {
 	struct proto_msg m;
 	int fd = -1, r = proto_receive(s->child[role].ours, &m, &fd, MSG_DONTWAIT);
 
 	if (r <= 0)
-		return;
+		return false;
 	if (m.kind == PROTO_ALIVE && role == ENGINE) {
 		s->alive_ns = clock_mono().ns;
 		sd_notify(0, "WATCHDOG=1");
@@ -394,6 +369,38 @@ static void hear(struct supervisor *s, enum child_role role)
 	}
 	if (fd >= 0)
 		close(fd);
+	return true;
+}
+
+static int reap(struct supervisor *s)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		for (int i = 0; i < ROLES; i++) {
+			struct child *c = &s->child[i];
+
+			if (c->pid != pid)
+				continue;
+			c->pid = -1;
+			while (hear(s, (enum child_role)i))
+				continue;	/* its last words: the policy that the next one begins with */
+			c->early = clock_mono().ns - c->started_ns < EARLY_S * NS_PER_S ? c->early + 1 : 0;
+			if (hopeless(s, c)) {
+				if (s->failed[0] || !s->refused)
+					log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");
+				return -ECHILD;
+			}
+			log_warning("%s died (%s %d%s%s); starting it again", c->role,
+				    WIFSIGNALED(status) ? "signal" : "exit code",
+				    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), s->failed[0] ? ": " : "",
+				    s->failed);
+			s->failed[0] = '\0';
+			if (c->ready || clock_mono().ns - c->started_ns > NS_PER_S)
+				start_child(s, (enum child_role)i);	/* else by the second's work: no storm */
+		}
+	return 0;
 }
 
 /* [V4] */
@@ -543,9 +550,9 @@ static int loop(struct supervisor *s, int sigfd)
 		int r, n = poll(p, ARRAY_SIZE(p), 1000);
 
 		if (n > 0 && p[1].revents & POLLIN)
-			hear(s, ENGINE);
+			(void)hear(s, ENGINE);
 		if (n > 0 && p[2].revents & POLLIN)
-			hear(s, RELAY);
+			(void)hear(s, RELAY);
 		r = n > 0 && p[0].revents ? signals(s, sigfd) : 0;
 		if (r != 0)
 			return r;
