@@ -117,7 +117,7 @@ static uint32_t accounts_for(const struct config *c)
 	return c->pairs * 2;
 }
 
-/* An area kept by the service manager is used when it is of this layout and these sizes. */
+/* An area kept by the service manager is used when it is of this layout and these sizes, and the rules that stand of these marks. */
 static bool area_fits(int fd, const struct config *c)
 {
 	size_t size = area_size(c->pairs, accounts_for(c));
@@ -131,7 +131,7 @@ static bool area_fits(int fd, const struct config *c)
 	mem = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
 	if (mem == MAP_FAILED)
 		return false;
-	fits = area_open(mem, size, &a) == 0 && a.h->pairs == c->pairs && a.h->workers == c->queue_count;
+	fits = area_open(mem, size, &a) == 0 && a.h->pairs == c->pairs && a.h->workers == c->queue_count && a.h->mark_mask == c->mark_mask;
 	munmap(mem, size);
 	return fits;
 }
@@ -158,6 +158,7 @@ static int new_area(const struct config *c)
 		return -errno;
 	boot_id(boot);
 	area_format(mem, c->pairs, accounts_for(c), c->queue_count, &key, id & UINT32_MAX, boot, clock_mono());
+	((struct area_header *)mem)->mark_mask = c->mark_mask;
 	r = area_collapse(mem, area_hot_size(c->pairs, accounts_for(c)));
 	if (r < 0)
 		log_info("no huge pages for the table (%s): it works, a little slower", strerror(-r));
@@ -178,7 +179,7 @@ static int open_area(struct supervisor *s, char **names, int n)
 		return 0;
 	}
 	if (fd >= 0) {
-		log_notice("the kept table is of another layout or size; starting from the snapshot");
+		log_notice("the kept table is of another layout, size or mark_mask; starting from the snapshot");
 		close(fd);
 		kept_drop("area");
 		/* The new one knows nothing of the packets that wait in the queues, nor of counts and blocks in the kernel. */

@@ -133,6 +133,7 @@ struct area_header {
 	_Atomic uint64_t queue_dropped, user_dropped;	/* as the kernel counts; AREA_UNKNOWN, both: not to be read */
 	uint64_t drops_known;		/* both together, when they could last be read; engine */
 	_Atomic uint32_t rules_in;	/* kernel rules in place, of that RULES_LAYOUT (daemon/rules.h); 0: none */
+	uint32_t mark_mask;		/* of the rules */
 	_Atomic uint32_t flavour;	/* enum rules_flavour: native queue or xt NFQUEUE */
 	_Atomic uint32_t blocks;	/* accounts blocked now */
 	_Atomic uint32_t kept_blocks;	/* struct area_kept, listed or not; kept[] has the first of them */

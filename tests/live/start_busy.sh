@@ -49,6 +49,11 @@ kill -s USR2 "$(lab_pid egressd)"
 lab_wait 10 is_ready 2 || not_ok "it does not start again"
 wait $sender
 agree "restarted with another table"
+# The rules that stand speak of other bits than the next one would.
+sed -i 's/^mark_mask:.*//; $ a mark_mask: 0xc0000000' "$LAB_DIR/egressd.yaml"
+kill -s USR2 "$(lab_pid egressd)"
+lab_wait 10 is_ready 3 || not_ok "it does not start again"
+lab_is 2 "$(grep -c 'of another layout, size or mark_mask' "$LAB_DIR/egressd.log")" "and with other marks it takes nothing over"
 lab_stop egressd
 
 # A service that was killed, where the kernel removed no rules (the table has no owner), and whose successor has to wait for its policy.
