@@ -114,7 +114,7 @@ static bool contract_pays(struct judge *j, struct judge_packet *v, const struct 
 		if (account_charge(&j->area.account[slot], v->p.len, tick) ||
 		    ledger_charge(j, v, slot, true, false, now))
 			return true;
-		if (unlikely(v->hold)) {
+		if (unlikely(v->hold || v->late)) {
 			v->refused_by = slot;
 			return false;
 		}
@@ -246,11 +246,11 @@ static void decide(struct judge *j, struct judge_packet *v, uint32_t version, ui
 	struct payers l;
 
 	v->refused_by = TABLE_NONE;
-	v->hold = v->busy = 0;
+	v->hold = v->busy = v->late = 0;
 	payers_of(j, v, version, now, &l);
 	l.protected = l.protected || is_ssh_answer(v);
 	v->pass = (is_ssh_answer(v) || !hand_refuses(j, v, &l, now)) &&
-		  (contract_pays(j, v, &l, tick, now) || (!v->hold && rules_pay(j, v, &l, tick, now)));
+		  (contract_pays(j, v, &l, tick, now) || (v->refused_by == TABLE_NONE && rules_pay(j, v, &l, tick, now)));
 	if (unlikely(v->hold)) {
 		count(j, AC_HELD, 1);
 		return;

@@ -39,6 +39,7 @@ struct judge_packet {
 	uint64_t hash;			/* scratch */
 	struct pair_key key;		/* scratch */
 	uint32_t cls;			/* scratch: class index */
+	uint8_t late;			/* scratch: a contract's credit is out on lease, and the packet has waited for it long enough */
 };
 
 #define JUDGE_EVICT 1024		/* records of one eviction round */

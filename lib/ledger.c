@@ -338,10 +338,12 @@ bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool 
 	paid = try_pay(a, v->p.len);
 	if (!paid && unlikely(c->outstanding) && (c->rule == ACCOUNT_DYNAMIC || (ledger_enforces(j, a, r, now) && !protected))) {
 		v->hold = waits(c, now);
-		if (!v->hold && may_come_back(c, now))
+		if (!v->hold && may_come_back(c, now)) {
+			v->late = contract;	/* it is not beyond its clause: no rule is to pay, and block */
 			(void)refuse(c, now);
-		else if (!v->hold)
+		} else if (!v->hold) {
 			paid = over_limit(j, v, slot, r, protected, now);
+		}
 	} else if (!paid) {
 		paid = over_limit(j, v, slot, r, protected, now);
 	}

@@ -172,6 +172,32 @@ static void a_slow_recall_blocks_nothing(void **state)
 	sane();
 }
 
+/* Its credit is not used up, it is out: no rule is asked, which might block. */
+static void a_slow_recall_of_a_contract(void **state)
+{
+	uint32_t slot, near;
+
+	(void)state;
+	begin("contracts:\n  - {name: backup, from: 10.0.0.0/8, to: outside, budget: {per: pair, 24h: 20MB}, until: never, owner: x}\n"
+	      PAIR_RULE, plain);
+	slot = opened(0);
+	for (int i = 0; i < 30; i++)
+		(void)lease_grant(&w.j, slot, 4 * MB, w.now, &near);
+	while (send_as(server, outside, 60000, plain))
+		;
+	w.now.ns += (LEASE_HOLD_MS + 1) * NS_PER_MS;
+	assert_false(send_as(server, outside, 60000, plain));
+	assert_int_equal(w.counter[AC_REFUSED_PACKETS], 1);
+	assert_int_equal(total_of("pair"), 0);
+	lease_close(&w.j, slot, w.now);
+	assert_true(send_as(server, outside, 60000, plain));
+	assert_int_equal(total_of("pair"), 0);
+	while (total_of("pair") == 0)	/* used up: now it is the rule's */
+		assert_true(send_as(server, outside, 60000, plain));
+	assert_true(total_of("backup") > 20 * MB - 60000);
+	sane();
+}
+
 static void held_not_for_ever(void **state)
 {
 	uint32_t slot, near;
@@ -481,7 +507,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(size_of_a_grant), cmocka_unit_test(second_look), cmocka_unit_test(held_then_passed),
-		cmocka_unit_test(a_slow_recall_blocks_nothing), cmocka_unit_test(held_not_for_ever),
+		cmocka_unit_test(a_slow_recall_blocks_nothing), cmocka_unit_test(a_slow_recall_of_a_contract),
+		cmocka_unit_test(held_not_for_ever),
 		cmocka_unit_test(one_contract_pays), cmocka_unit_test(a_contract_first), cmocka_unit_test(an_alert_by_lease),
 		cmocka_unit_test(not_by_an_exit), cmocka_unit_test(between), cmocka_unit_test(none_where_blocked_by_hand),
 		cmocka_unit_test(by_service),
