@@ -249,8 +249,11 @@ int enforce_policy(struct engine *e, int blob_fd, uint32_t version, bool rules_s
 	}
 	if (!rules_stand && !(old && first))	/* else they are a dead engine's, announced by none of ours, until enforce_start() */
 		lost += withdraw(e, p);
-	if (!first)
+	if (!first) {
 		put_in_force(e, p);
+		log_notice("the kernel tells from now on who opened a connection; of one that it did not track before it may be taken for the "
+			   "inside's, if the inside sends next, until it ends");
+	}
 	if (lost)
 		tell_lost(e, lost);
 	memcpy(e->area.h->policy_sum, p->view.h->sum, sizeof(e->area.h->policy_sum));
