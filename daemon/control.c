@@ -21,6 +21,7 @@
 #define SILENT_MS 1000		/* a peer that sends or takes nothing */
 #define TOTAL_MS  3000		/* a peer that does so slowly */
 #define BACKLOG	  32
+#define OWNER_MS  5000		/* a predecessor's last work */
 #define GROUPS	  1024		/* of a peer; more are not looked at */
 
 enum level { LEVEL_NONE, LEVEL_READ, LEVEL_CHANGE };
@@ -281,11 +282,51 @@ static bool group_of(const char *name, gid_t *ret)
 
 /* ---- the socket ---- */
 
+static int address_of(const char *path, struct sockaddr_un *ret)
+{
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(ret->sun_path))
+		return -ENAMETOOLONG;
+	memcpy(ret->sun_path, path, strlen(path));
+	return 0;
+}
+
+/* By a socket of another type, which a stream socket refuses by EPROTOTYPE: no connection comes of it. */
+static int has_owner(const struct sockaddr_un *a)
+{
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), r;
+
+	if (fd < 0)
+		return -errno;
+	r = connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 ? -errno : 1;
+	close(fd);
+	if (r == -ECONNREFUSED || r == -ENOENT)
+		return 0;
+	return r == -EPROTOTYPE ? 1 : r;
+}
+
+int control_alone(const char *path)
+{
+	struct sockaddr_un a;
+	int r = address_of(path, &a);
+
+	if (r == 0)
+		r = has_owner(&a);
+	for (unsigned ms = 0; r > 0 && ms < OWNER_MS; ms += 50) {
+		usleep(50000);
+		r = has_owner(&a);
+	}
+	return r > 0 ? -EADDRINUSE : r;
+}
+
 /* Never a file of somebody else's: only a socket is replaced. */
 static int clear_stale(const char *path)
 {
 	struct stat st;
+	int r = control_alone(path);
 
+	if (r < 0)
+		return r;
 	if (lstat(path, &st) < 0)
 		return errno == ENOENT ? 0 : -errno;
 	if (!S_ISSOCK(st.st_mode))
@@ -333,12 +374,11 @@ static void admit(const char *path)
 
 int control_open(const char *path)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	int fd, r;
+	struct sockaddr_un a;
+	int fd, r = address_of(path, &a);
 
-	if (strlen(path) >= sizeof(a.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(a.sun_path, path, strlen(path));
+	if (r < 0)
+		return r;
 	who.have_read = group_of("egressd", &who.read);
 	who.have_change = group_of("egressd-admin", &who.change);
 	r = clear_stale(path);

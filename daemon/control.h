@@ -17,6 +17,8 @@
 #include "policy.h"
 #include "proto.h"
 
+#define ANOTHER_EGRESSD "another egressd runs here, its control socket is %s: stop it first"
+
 struct report;
 
 struct control_lease_work {		/* of the engine */
@@ -47,7 +49,12 @@ struct control_ctx {			/* what the verbs need; filled by relay.c before each con
 	int (*confirm)(void *relay, char **ret_yaml, char *why, size_t why_size);
 };
 
-/* Listening socket at path, mode 0660, group egressd where there is one; fd or -errno. */
+/* 0: nobody has a socket there. -EADDRINUSE: somebody has, and keeps it for 5 s: a relay whose supervisor was killed writes its last
+ * snapshot first. Whoever it is notices nothing. */
+int control_alone(const char *path) MUST_CHECK;
+
+/* Listening socket at path, mode 0660, group egressd where there is one; fd or -errno, of control_alone() too: only what nobody has is
+ * replaced. */
 int control_open(const char *path) MUST_CHECK;
 
 /* Accept one connection and serve it. */

@@ -343,8 +343,11 @@ static int open_control(struct relay *r, char *why, size_t size)
 		return -e;
 	}
 	r->control = control_open(path);
-	if (r->control < 0)
-		snprintf(why, size, "control socket %s: %s; its folder must belong to the user of egressd", path, strerror(-r->control));
+	if (r->control == -EADDRINUSE)
+		snprintf(why, size, ANOTHER_EGRESSD, path);
+	else if (r->control < 0)
+		snprintf(why, size, "control socket %s: %s; its folder must belong to the user of egressd, and no socket of another "
+			 "user be in it", path, strerror(-r->control));
 	return r->control < 0 ? r->control : 0;
 }
 
@@ -365,9 +368,9 @@ static int start(struct relay *r, char *why, size_t size)
 	int e = open_shared(r, why, size);
 
 	if (e == 0)
-		e = open_state(r, why, size);
+		e = open_control(r, why, size);	/* first: the spool, too, is of who has the socket */
 	if (e == 0)
-		e = open_control(r, why, size);
+		e = open_state(r, why, size);
 	if (e < 0)
 		return e;
 	r->token = clock_mono().ns;	/* an answer to the relay before is none to us */

@@ -22,6 +22,7 @@
 #include "area_map.h"
 #include "children.h"
 #include "clock.h"
+#include "control.h"
 #include "log.h"
 #include "nfq.h"
 #include "proto.h"
@@ -255,6 +256,18 @@ static void free_names(char **names, int n)
 	free(names);
 }
 
+/* Who is handed something is the successor of whoever has the socket yet, and its relay waits for it. */
+static int alone(const struct supervisor *s)
+{
+	char path[CONFIG_PATH + 32];
+
+	snprintf(path, sizeof(path), "%s/control.sock", s->config.runtime_dir);
+	if (control_alone(path) != -EADDRINUSE)
+		return 0;	/* what else is amiss there the relay finds */
+	log_error("cannot start: " ANOTHER_EGRESSD, path);
+	return -EADDRINUSE;
+}
+
 static int open_all(struct supervisor *s)
 {
 	char **names = NULL;
@@ -270,7 +283,9 @@ static int open_all(struct supervisor *s)
 		close(restart);
 		kept_drop(RESTART);
 	}
-	r = s->config_fd < 0 || s->bell < 0 ? -EMFILE : open_area(s, names, n);
+	r = s->config_fd < 0 || s->bell < 0 ? -EMFILE : n > 0 ? 0 : alone(s);
+	if (r == 0)
+		r = open_area(s, names, n);
 	if (r == 0)
 		r = open_kernel(s, names, n);
 	if (r == 0)
@@ -582,6 +597,8 @@ int supervisor_main(const char *config_path)
 	r = sigfd < 0 ? -EMFILE : open_all(&s);
 	if (r == -EMFILE)	/* all else was told where it happened */
 		log_error("cannot start: too few descriptors: raise LimitNOFILE (ulimit -n)");
+	if (r == -EADDRINUSE)
+		return EXIT_FAILURE;	/* what is in the kernel is of the other */
 	if (r < 0)
 		return not_started(s.restarted && !s.taken_out, s.handed_on, s.owner, s.keep);
 	start_child(&s, RELAY);

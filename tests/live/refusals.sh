@@ -106,6 +106,14 @@ lab_egressd_config "$LAB_DIR/policy.yaml" state_dir="$LAB_DIR/state2" runtime_di
 refused "queue of another egressd" 1 "queue 0 is held by another process \(netlink port $(holder 0)\b"
 lab_is 2 "$(tables | wc -l)" "the other's tables are there"
 ctl status | grep -q enforcing && ok "the other goes on" || not_ok "the other does not answer"
+lab_egressd_config "$LAB_DIR/policy.yaml"
+files() { (cd "$LAB_DIR" && find state run -printf '%p %i %s\n' | sort); }
+lab_still 10 2.5 files
+before=$(files)
+refused "the same configuration again" 1 "another egressd runs here, its control socket is $LAB_DIR/run/control.sock: stop it first"
+lab_is 1 "$(wc -l <"$LAB_DIR/start.out")" "the same configuration again: one line"
+lab_is "$before" "$(files)" "its files are as before"
+ctl status | grep -q enforcing && ok "and it answers" || not_ok "it does not answer any more"
 two_errors >"$LAB_DIR/policy.yaml"
 ctl reload >"$LAB_DIR/reload.out" 2>&1 && not_ok "a bad policy is reloaded" || ok "a bad policy is not reloaded"
 ctl status | grep -q 'policy 1' && ok "the old one stays" || not_ok "the old one is gone: $(ctl status | head -n 1)"

@@ -41,6 +41,17 @@ int chown(const char *path, uid_t user, gid_t group)
 	return -1;
 }
 
+static int listening = -1, close_at;	/* closed by that pause */
+static int pauses;
+
+int usleep(useconds_t us)
+{
+	(void)us;
+	if (++pauses == close_at)
+		close(listening);
+	return 0;
+}
+
 /* ---- requests ---- */
 
 static void test_malformed(void **state)
@@ -565,6 +576,35 @@ static void test_socket_group(void **state)
 	readers = NOBODY;
 }
 
+/* Another egressd's socket stays its own, and it is not bothered; one that is about to end is waited for. */
+static void test_socket_of_another(void **state)
+{
+	struct client c = { .send = "{\"verb\":\"status\"}\n" };
+	struct stat before, after;
+
+	(void)state;
+	snprintf(c.path, sizeof(c.path), "/tmp/egressd-control-%d.sock", (int)getpid());
+	assert_int_equal(control_alone(c.path), 0);
+	listening = control_open(c.path);
+	assert_true(listening >= 0);
+	assert_int_equal(stat(c.path, &before), 0);
+	pauses = 0;
+	assert_int_equal(control_open(c.path), -EADDRINUSE);
+	assert_true(pauses > 0);
+	assert_int_equal(stat(c.path, &after), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	assert_int_equal(accept(listening, NULL, NULL), -1);
+	assert_int_equal(errno, EAGAIN);
+	talk(listening, &c);
+	assert_true(c.len > 0);
+	pauses = 0;
+	close_at = 7;
+	assert_int_equal(control_alone(c.path), 0);
+	assert_int_equal(pauses, 7);
+	close_at = 0;
+	unlink(c.path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -583,6 +623,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_findings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket_group, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_socket_of_another, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
