@@ -2,6 +2,7 @@
 #include "relay.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
@@ -309,15 +310,45 @@ static void loop(struct relay *r, int timer, int sigfd)
 
 /* ---- start ---- */
 
+/* Root may write there, too, and the service could not read what it left. */
+static int own_state(const struct relay *r, char *why, size_t size)
+{
+	struct stat st;
+
+	if (geteuid() != 0 || stat(r->config.state_dir, &st) < 0 || st.st_uid == 0)
+		return 0;
+	snprintf(why, size, "state folder %s belongs to uid %u, and this is root: start the service, or run it as that user, or name "
+		 "another state_dir", r->config.state_dir, st.st_uid);
+	return -EPERM;
+}
+
+/* A disk that is full may have room again: what it cannot take yet waits in memory. */
+static int make_folder(const char *path)
+{
+	char probe[CONFIG_PATH + 64];
+	int fd;
+
+	if (mkdir(path, 0750) < 0 && errno != EEXIST)
+		return -errno;
+	snprintf(probe, sizeof(probe), "%s/probe", path);
+	fd = open(probe, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return errno == ENOSPC || errno == EDQUOT ? 0 : -errno;
+	close(fd);
+	return unlink(probe) < 0 ? -errno : 0;
+}
+
 static int open_state(struct relay *r, char *why, size_t size)
 {
-	char path[CONFIG_PATH + 32];
-	int e;
+	char spool[CONFIG_PATH + 32];
+	const char *path = r->config.state_dir;
+	int e = make_folder(path);
 
-	snprintf(path, sizeof(path), "%s/spool", r->config.state_dir);
-	e = mkdir(r->config.state_dir, 0750) < 0 && errno != EEXIST ? -errno : 0;
-	if (e == 0 && mkdir(path, 0750) < 0 && errno != EEXIST)
-		e = -errno;
+	if (e == 0) {
+		snprintf(spool, sizeof(spool), "%s/spool", path);
+		path = spool;
+		e = make_folder(path);
+	}
 	if (e == 0)
 		e = spool_open(path, SPOOL_CAP, &r->spool);
 	if (e == 0 && !r->config.redis)
@@ -325,8 +356,8 @@ static int open_state(struct relay *r, char *why, size_t size)
 	if (e == 0)
 		e = report_open(&r->area, &r->config, r->spool, &r->report);
 	if (e < 0)
-		snprintf(why, size, "state folder %s: %s; it must exist and belong to the user of egressd",
-			 r->config.state_dir, strerror(-e));
+		snprintf(why, size, "state folder %s: %s; it must exist and belong, with all in it, to the user of egressd, uid %u", path,
+			 strerror(-e), geteuid());
 	return e;
 }
 
@@ -367,6 +398,8 @@ static int start(struct relay *r, char *why, size_t size)
 {
 	int e = open_shared(r, why, size);
 
+	if (e == 0)
+		e = own_state(r, why, size);	/* before anything is made */
 	if (e == 0)
 		e = open_control(r, why, size);	/* first: the spool, too, is of who has the socket */
 	if (e == 0)

@@ -77,7 +77,11 @@ lab_egressd_config "$LAB_DIR/policy.yaml"
 chmod 644 "$LAB_DIR/egressd.yaml"
 chown -R 65534:65534 "$LAB_DIR/state" "$LAB_DIR/run"
 refused "no capability" 1 "not permitted: run as root or with CAP_NET_ADMIN" "${nobody[@]}" --inh-caps=-all --bounding-set=-all
-chown -R 0:0 "$LAB_DIR/state" "$LAB_DIR/run"
+rm -rf "$LAB_DIR/run"
+refused "root over the state folder of another user" 1 "state folder $LAB_DIR/state belongs to uid 65534, and this is root: start the service"
+lab_is "" "$(find "$LAB_DIR/state" "$LAB_DIR/run" -user 0 2>/dev/null)" "root over the state folder of another user: nothing is root's"
+mkdir "$LAB_DIR/run"
+chown -R 0:0 "$LAB_DIR/state"
 refused "capability in a user namespace" 1 "queue 0 is .* CAP_NET_ADMIN is of a user namespace of its own" unshare -U -r
 chmod 600 "$LAB_DIR/egressd.yaml"
 refused "configuration not readable" 1 "egressd.yaml: Permission denied" "${nobody[@]}"

@@ -128,6 +128,14 @@ leak 203.0.113.20
 lab_is 500000 "$(left first)" "started again: not a byte more leaves"
 lab_egressd_stop
 
+# --- a state folder that cannot be written -----------------------------------------------------------------------------------
+chmod 555 "$LAB_DIR/state"
+refused "state folder $LAB_DIR/state: Permission denied; .* user of egressd, uid $user" "a state folder that cannot be written"
+chmod 755 "$LAB_DIR/state"
+chown 0 "$LAB_DIR/state/spool"
+refused "state folder $LAB_DIR/state/spool: Permission denied; .* user of egressd, uid $user" "one that root left in it"
+chown $user "$LAB_DIR/state/spool"
+
 # --- a queue of somebody else ------------------------------------------------------------------------------------------------
 holder() { in_ns gw awk '$1 == 1 { print $2 }' $queues; }
 held() { [ -n "$(holder)" ]; }
