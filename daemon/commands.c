@@ -131,11 +131,27 @@ static int unblock_kept(struct engine *e, const struct proto_decision *d, int r,
 	return 0;
 }
 
+/* decide.h [DC1]: of a decision from Redis without a budget. */
+static int within_bounds(struct engine *e, const struct proto_decision *d, char text[200])
+{
+	const struct policy *p = e->judge.policy;
+	const uint64_t own = p && d->entry && !d->budget ? judge_unblock_default(&e->judge, &d->src, &d->dst) : 0;
+
+	if (!own || own <= p->h->max_budget)
+		return 0;
+	snprintf(text, 200, "no budget, and the rule's own of %" PRIu64 " B is beyond the local policy's max_budget of %" PRIu64 " B: name "
+		 "one", own, p->h->max_budget);
+	return -EPERM;
+}
+
 static int unblock(struct engine *e, const struct proto_decision *d, struct mono now, uint32_t *count, char text[200])
 {
 	const struct area_dynamic *wider;
-	int r = judge_unblock(&e->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, count, &wider);
+	int r = within_bounds(e, d, text);
 
+	if (r < 0)
+		return r;
+	r = judge_unblock(&e->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, count, &wider);
 	if (r == -EBUSY)
 		say_wider(wider, text);
 	else

@@ -133,16 +133,6 @@ static int check_time(const struct policy *p, const struct redis_decision *d, ui
 	return 0;
 }
 
-/* The most that an unblock gives one account when it names no budget: decision.c takes the rule's smallest limit. */
-static uint64_t default_budget(const struct policy *p)
-{
-	uint64_t most = 0;
-
-	for (uint32_t i = 0; i < p->h->nrules; i++)
-		most = MAX_OF(most, policy_least_limit(&p->rule[i]));
-	return most;
-}
-
 static int read_budget(const struct redis_decision *d, struct proto_msg *m, char *why, size_t size)
 {
 	uint64_t *budget = &m->u.decision.budget;
@@ -156,12 +146,9 @@ static int read_budget(const struct redis_decision *d, struct proto_msg *m, char
 
 static int check_budget(const struct policy *p, const struct proto_msg *m, char *why, size_t size)
 {
-	const uint64_t budget = m->u.decision.budget;
-
-	if ((m->kind == PROTO_UNBLOCK && !budget ? default_budget(p) : budget) <= p->h->max_budget)
+	if (m->u.decision.budget <= p->h->max_budget)
 		return 0;
-	snprintf(why, size, "%sbeyond the local policy's max_budget of %llu B", budget ? "" : "no budget, and a rule's own is ",
-		 (unsigned long long)p->h->max_budget);
+	snprintf(why, size, "beyond the local policy's max_budget of %llu B", (unsigned long long)p->h->max_budget);
 	return -EPERM;
 }
 

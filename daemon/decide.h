@@ -1,9 +1,9 @@
 /* decide.h - decisions from egress:decisions against the local policy's `decisions:` bounds. Pure.
  *
  * Losing or lying Redis never loosens a verdict:
- * [DC1] Bounds   an action that the local policy does not accept, a budget or ttl beyond its bounds is refused; so is an unblock
- *                without a budget where a rule's own (its smallest limit) is beyond max_budget. A bound is one decision's: each
- *                account that an unblock lifts gets the budget.
+ * [DC1] Bounds   an action that the local policy does not accept, a budget or ttl beyond its bounds is refused; so is, by the engine
+ *                (commands.c), an unblock without a budget where that of a rule that refuses there (its smallest limit) is beyond
+ *                max_budget. A bound is one decision's: each account that an unblock lifts gets the budget.
  * [DC2] Age      the ttl counts from when the entry was written (the milliseconds of its stream id): what is over is refused, of
  *                the others the rest is granted. A gateway that reads the stream from its beginning does not live it again.
  * [DC3] Meant    nothing is guessed: a field that is missing (author and reason too), malformed, too long or unknown is refused and

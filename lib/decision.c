@@ -125,29 +125,53 @@ static int lift_blocks(struct judge *j, const struct prefix *src, const struct p
 	return 0;
 }
 
+/* The next account from *slot on whose rule refuses what goes from src to dst: locked, its rule. NULL: no more. */
+static const struct policy_rule *lock_refusing(struct judge *j, uint32_t *slot, const struct prefix *src, const struct prefix *dst)
+{
+	struct area *a = &j->area;
+
+	for (; j->policy && *slot < a->h->accounts; (*slot)++) {
+		const struct policy_rule *r;
+
+		if (!table_is_full(&a->accounts, *slot) ||
+		    !(atomic_load_explicit(&a->account[*slot].state, memory_order_relaxed) & ACCOUNT_BLOCKED))
+			continue;
+		account_lock(&a->account[*slot]);
+		r = ledger_rule(j, *slot);
+		if (r && concerns(j, *slot, r, src, dst))
+			return r;
+		account_unlock(&a->account[*slot]);
+	}
+	return NULL;
+}
+
+uint64_t judge_unblock_default(struct judge *j, const struct prefix *src, const struct prefix *to)
+{
+	const struct prefix dst = outside(to);
+	const struct policy_rule *r;
+	uint64_t most = 0;
+
+	for (uint32_t i = 0; (r = lock_refusing(j, &i, src, &dst)); i++) {
+		most = MAX_OF(most, policy_least_limit(r));
+		account_unlock(&j->area.account[i]);
+	}
+	return most;
+}
+
 int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix *to, uint64_t budget, uint32_t ttl_s,
 		  struct mono now, uint32_t *ret_count, const struct area_dynamic **ret_wider)
 {
 	const struct prefix dst = outside(to);
-	struct area *a = &j->area;
+	const struct policy_rule *r;
 	uint32_t n;
 	int e = lift_blocks(j, src, &dst, now, &n, ret_wider);
 
 	if (e < 0)
 		return e;
-	for (uint32_t i = 0; j->policy && i < a->h->accounts; i++) {
-		const struct policy_rule *r;
-
-		if (!table_is_full(&a->accounts, i) ||
-		    !(atomic_load_explicit(&a->account[i].state, memory_order_relaxed) & ACCOUNT_BLOCKED))
-			continue;
-		account_lock(&a->account[i]);
-		r = ledger_rule(j, i);
-		if (r && concerns(j, i, r, src, &dst)) {
-			grant(j, i, r, budget, ttl_s, now);
-			n++;
-		}
-		account_unlock(&a->account[i]);
+	for (uint32_t i = 0; (r = lock_refusing(j, &i, src, &dst)); i++) {
+		grant(j, i, r, budget, ttl_s, now);
+		n++;
+		account_unlock(&j->area.account[i]);
 	}
 	if (n == 0)
 		return -ENOENT;

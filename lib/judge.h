@@ -85,6 +85,8 @@ void judge_policy_changed(struct judge *j, struct mono now);
  * changed, *ret_wider is that block. */
 int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix *dst, uint64_t budget, uint32_t ttl_s,
 		  struct mono now, uint32_t *ret_count, const struct area_dynamic **ret_wider) MUST_CHECK;
+/* The most that it would give one of them without a budget: its rule's smallest limit. 0: it has none to give to. */
+uint64_t judge_unblock_default(struct judge *j, const struct prefix *src, const struct prefix *dst);
 int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 /* This very one is in force: all of it but its times, of which what is left of a ttl is part. */

@@ -14,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include "compiled.h"
+
 #include "clock.h"
 #include "engine.h"
 
@@ -158,6 +160,19 @@ static void forget(void)
 		atomic_store_explicit(&e.area.h->answer[i].entry, 0, memory_order_relaxed);
 }
 
+static void send_past(const char *src)
+{
+	struct judge_packet v = { .opener = OPENER_INSIDE };
+
+	assert_int_equal(addr_parse(src, &v.p.src), 0);
+	assert_int_equal(addr_parse("203.0.113.9", &v.p.dst), 0);
+	v.p.len = 1000;
+	v.p.proto = 17;
+	do {
+		judge_batch(&e.judge, &v, 1, clock_mono());
+	} while (v.pass);
+}
+
 /* ---- tests ---- */
 
 static void answered_as_before(void **state)
@@ -298,6 +313,49 @@ static void those_of_before(void **state)
 	assert_ptr_equal(strstr(r.text, "blocks of before are in the kernel yet: "), r.text);
 }
 
+/* decide.h [DC1] */
+static void unblock_without_budget(void **state)
+{
+	static const char text[] =
+		"version: 1\nmode: enforce\ninside: [10.0.0.0/8]\n"
+		"rules:\n"
+		"  - {name: small, from: 10.20.0.0/24, to: outside, per: host, limit: {1h: 5kB}, action: block}\n"
+		"  - {name: large, from: 10.30.0.0/24, to: outside, per: host, limit: {1h: 20kB}, action: block}\n"
+		"  - {name: told, from: inside, to: outside, per: host, limit: {24h: 1TB}, action: alert}\n"
+		"contracts:\n"
+		"  - {name: copy, from: 10.40.0.0/24, to: outside, budget: {per: total, 24h: 1TB}, until: never}\n"
+		"decisions: {accept: [unblock], max_budget: 10kB}\n";
+	struct proto_msg m = block(51);
+	struct compiled c;
+	struct proto_reply r;
+
+	(void)state;
+	must_compile(text, &c);
+	e.judge.policy = &c.p;
+	e.judge.policy_no = 1;
+	send_past("10.20.0.15");
+	send_past("10.30.0.15");
+	assert_int_equal(ask(block(0)).result, 0);	/* by hand, 10.20.0.15 to 203.0.113.9 */
+	m.kind = PROTO_UNBLOCK;
+	r = ask(m);
+	assert_string_equal(r.text, "");		/* neither the large rule, one that only alerts nor a contract gives anything */
+	assert_int_equal(r.result, 0);
+	assert_int_equal(r.count, 2);
+	m.u.decision.entry = 52;
+	assert_int_equal(prefix_parse("10.30.0.15", &m.u.decision.src), 0);
+	r = ask(m);
+	assert_int_equal(r.result, -EPERM);
+	assert_non_null(strstr(r.text, "the rule's own of 20000 B is beyond the local policy's max_budget of 10000 B"));
+	m.u.decision.entry = 53;
+	m.u.decision.budget = 10000;
+	assert_int_equal(ask(m).result, 0);
+	send_past("10.30.0.15");
+	m.u.decision.entry = 0;				/* over the control socket there is no such bound */
+	m.u.decision.budget = 0;
+	assert_int_equal(ask(m).result, 0);
+	free(c.blob);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -307,6 +365,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(only_asked_about, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_newest_are_remembered, setup, teardown),
 		cmocka_unit_test_setup_teardown(those_of_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(unblock_without_budget, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
