@@ -16,15 +16,20 @@
 
 /* ---- to the supervisor and the relay ---- */
 
-void engine_tell(int sock, uint16_t kind, uint64_t token, int32_t result, uint32_t count, const char *text, int fd)
+static void tell(int sock, uint16_t kind, uint64_t token, const struct proto_reply *x)
 {
-	struct proto_msg m = { .magic = PROTO_MAGIC, .kind = kind, .token = token };
+	const struct proto_msg m = { .magic = PROTO_MAGIC, .kind = kind, .token = token, .u.reply = *x };
 
-	m.u.reply.result = result;
-	m.u.reply.count = count;
-	snprintf(m.u.reply.text, sizeof(m.u.reply.text), "%s", text);
-	if (proto_send(sock, &m, fd) < 0)
+	if (proto_send(sock, &m, -1) < 0)
 		log_warning("message %u to %s not sent: %s", kind, sock == FD_SUPER ? "supervisor" : "relay", strerror(errno));
+}
+
+void engine_tell(int sock, uint16_t kind, uint64_t token, int32_t result, const char *text)
+{
+	struct proto_reply x = { .result = result };
+
+	snprintf(x.text, sizeof(x.text), "%s", text);
+	tell(sock, kind, token, &x);
 }
 
 static void keep_policy(struct engine *e)
@@ -45,7 +50,7 @@ void engine_ready(struct engine *e)
 	enforce_look_back(e);
 	if (e->flavour == RULES_XT_NFQUEUE && atomic_load_explicit(&e->area.h->engine_starts, memory_order_relaxed) == 1)
 		log_notice("this kernel has no nft queue statement; the xt NFQUEUE target does the same");
-	engine_tell(FD_SUPER, PROTO_READY, 0, 0, 0, "", -1);
+	engine_tell(FD_SUPER, PROTO_READY, 0, 0, "");
 }
 
 /* ---- commands ---- */
@@ -79,7 +84,7 @@ static void set_policy(struct engine *e, const struct proto_msg *m, int fd)
 	} else if (e->policy) {		/* else the relay's answer to it is the line */
 		log_notice("policy %u not applied: %s; keeping the one in force", m->u.policy.version, why);
 	}
-	engine_tell(FD_PEER, PROTO_REPLY, m->token, r, 0, why, -1);
+	engine_tell(FD_PEER, PROTO_REPLY, m->token, r, why);
 }
 
 int engine_check(const struct engine *e, const char **ret_why)
@@ -101,7 +106,7 @@ static void check_area(const struct engine *e, const struct proto_msg *m)
 	const char *why = "";
 	const int r = engine_check(e, &why);
 
-	engine_tell(FD_PEER, PROTO_REPLY, m->token, r, 0, r < 0 ? why : "", -1);
+	engine_tell(FD_PEER, PROTO_REPLY, m->token, r, r < 0 ? why : "");
 }
 
 static void say_wider(const struct area_dynamic *d, char text[200])
@@ -115,20 +120,18 @@ static void say_wider(const struct area_dynamic *d, char text[200])
 }
 
 /* Those of before, too, which no account has: after r of judge_unblock(). */
-static int unblock_kept(struct engine *e, const struct proto_decision *d, int r, uint32_t *count, char text[200])
+static int unblock_kept(struct engine *e, const struct proto_decision *d, int r, struct proto_reply *ret)
 {
 	uint32_t n = 0;
 	const int error = blocked_lift_kept(e, &d->src, &d->dst, &n);
 
 	if (error < 0) {
-		snprintf(text, 200, "blocks of before are in the kernel yet: %s%s", strerror(-error),
+		snprintf(ret->text, sizeof(ret->text), "blocks of before are in the kernel yet: %s%s", strerror(-error),
 			 r == 0 ? "; the others are lifted" : "");
 		return error == -ENOENT ? -EAGAIN : error;	/* the first means that nothing was there */
 	}
-	if (r < 0 && n == 0)
-		return r;
-	*count = (r == 0 ? *count : 0) + n;
-	return 0;
+	ret->count += n;
+	return n ? 0 : r;
 }
 
 /* decide.h [DC1]: of a decision from Redis without a budget. */
@@ -144,19 +147,22 @@ static int within_bounds(struct engine *e, const struct proto_decision *d, char 
 	return -EPERM;
 }
 
-static int unblock(struct engine *e, const struct proto_decision *d, struct mono now, uint32_t *count, char text[200])
+static int unblock(struct engine *e, const struct proto_decision *d, struct mono now, struct proto_reply *ret)
 {
-	const struct area_dynamic *wider;
-	int r = within_bounds(e, d, text);
+	struct judge_unblocked did = { 0 };
+	int r = within_bounds(e, d, ret->text);
 
 	if (r < 0)
 		return r;
-	r = judge_unblock(&e->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, count, &wider);
-	if (r == -EBUSY)
-		say_wider(wider, text);
-	else
-		r = unblock_kept(e, d, r, count, text);
-	return r;
+	r = judge_unblock(&e->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, &did);
+	if (r == -EBUSY) {
+		say_wider(did.wider, ret->text);
+		return r;
+	}
+	ret->accounts = did.accounts;
+	ret->by_hand = did.by_hand;
+	ret->count = did.accounts + did.by_hand;
+	return unblock_kept(e, d, r, ret);
 }
 
 static int observe(struct engine *e, uint32_t ttl_s, struct mono now, char text[200])
@@ -174,15 +180,15 @@ static int observe(struct engine *e, uint32_t ttl_s, struct mono now, char text[
 	return r == -ENOENT ? -EAGAIN : r;
 }
 
-static int decide(struct engine *e, const struct proto_msg *m, struct mono now, uint32_t *count, char text[200])
+static int decide(struct engine *e, const struct proto_msg *m, struct mono now, struct proto_reply *ret)
 {
 	const struct proto_decision *d = &m->u.decision;
 	struct area_dynamic x;
 
-	*count = 1;
+	ret->count = m->kind != PROTO_UNBLOCK;
 	switch (m->kind) {
 	case PROTO_UNBLOCK:
-		return unblock(e, d, now, count, text);
+		return unblock(e, d, now, ret);
 	case PROTO_ALLOW:
 		x = dynamic_of(d, now);
 		return judge_allow(&e->judge, &x, now);
@@ -190,7 +196,7 @@ static int decide(struct engine *e, const struct proto_msg *m, struct mono now, 
 		x = dynamic_of(d, now);
 		return judge_block(&e->judge, &x, now);
 	case PROTO_OBSERVE:
-		return observe(e, d->ttl_s, now, text);
+		return observe(e, d->ttl_s, now, ret->text);
 	default:
 		return -EBADMSG;
 	}
@@ -215,15 +221,15 @@ static const struct area_answer *answered(const struct area_header *h, uint64_t 
 }
 
 /* [M3] */
-static void remember(struct area_header *h, uint64_t entry, int result, uint32_t count, const char *text)
+static void remember(struct area_header *h, uint64_t entry, const struct proto_reply *r)
 {
 	struct area_answer *x = &h->answer[h->answers++ % AREA_ANSWERS];
 
 	/* Acquire, then release: a kill in between leaves no entry with another's answer. */
 	(void)atomic_exchange_explicit(&x->entry, 0, memory_order_acquire);
-	x->result = result;
-	x->count = count;
-	snprintf(x->text, sizeof(x->text), "%s", text);
+	x->result = r->result;
+	x->count = r->count;
+	snprintf(x->text, sizeof(x->text), "%s", r->text);
 	atomic_store_explicit(&x->entry, entry, memory_order_release);
 }
 
@@ -238,40 +244,56 @@ static bool stands(const struct engine *e, const struct proto_msg *m, struct mon
 	return judge_stands(&e->judge, &d, m->kind == PROTO_ALLOW ? DYNAMIC_ALLOW : DYNAMIC_BLOCK);
 }
 
+/* What it came to; no more of it than `result` and `text` when that is an error. */
+static struct proto_reply carry_out(struct engine *e, const struct proto_msg *m, struct mono now)
+{
+	struct proto_reply x = { 0 };
+	const char *why = NULL;
+
+	x.result = decide(e, m, now, &x);
+	if (x.result == -EEXIST && stands(e, m, now))
+		x.result = 0;
+	if (x.result == 0)
+		return x;
+	if (x.result == -ENOENT)
+		why = "nothing is blocked there";
+	else if (x.result == -ENOSPC)
+		why = no_room(&e->area);
+	else if (x.result == -EEXIST)
+		why = "a decision with this id is in force";
+	if (why)
+		snprintf(x.text, sizeof(x.text), "%s", why);
+	x.count = x.accounts = x.by_hand = 0;
+	return x;
+}
+
 static void decision(struct engine *e, const struct proto_msg *m)
 {
 	const struct area_answer *before = answered(e->area.h, m->u.decision.entry);
 	const struct mono now = clock_mono();
-	char text[200] = "";
-	uint32_t n = 0;
-	int r;
+	struct proto_reply x = { 0 };
 
 	if (before) {
-		engine_tell(FD_PEER, PROTO_REPLY, m->token, before->result, before->count, before->text, -1);
+		x = (struct proto_reply){ .result = before->result, .count = before->count };
+		snprintf(x.text, sizeof(x.text), "%s", before->text);
+		tell(FD_PEER, PROTO_REPLY, m->token, &x);
 		return;
 	}
 	if (m->inquiry) {	/* [M4] */
-		r = stands(e, m, now) ? 0 : -ENODATA;
-		engine_tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0, "", -1);
+		x.result = stands(e, m, now) ? 0 : -ENODATA;
+		x.count = x.result == 0;
+		tell(FD_PEER, PROTO_REPLY, m->token, &x);
 		return;
 	}
 	(void)blocked_settle(e, e->policy);	/* elements that it takes out or puts in anew count no more, or from zero */
-	r = decide(e, m, now, &n, text);
-	if (r == -EEXIST && stands(e, m, now))
-		r = 0;
-	if (r == -ENOENT)
-		snprintf(text, sizeof(text), "nothing is blocked there");
-	else if (r == -ENOSPC)
-		snprintf(text, sizeof(text), "%s", no_room(&e->area));
-	else if (r == -EEXIST)
-		snprintf(text, sizeof(text), "a decision with this id is in force");
+	x = carry_out(e, m, now);
 	if (m->u.decision.entry)
-		remember(e->area.h, m->u.decision.entry, r, r == 0 ? n : 0, text);
+		remember(e->area.h, m->u.decision.entry, &x);
 	/* What it concerns is judged by it at once. An unblock and the end of observing only give: what was leased stays paid. */
-	if (r == 0 && (m->kind == PROTO_BLOCK || m->kind == PROTO_ALLOW))
+	if (x.result == 0 && (m->kind == PROTO_BLOCK || m->kind == PROTO_ALLOW))
 		leases_end_between(e, &m->u.decision.src, &m->u.decision.dst);
 	blocked_review(e, now);
-	engine_tell(FD_PEER, PROTO_REPLY, m->token, r, r == 0 ? n : 0, text, -1);
+	tell(FD_PEER, PROTO_REPLY, m->token, &x);
 }
 
 void command_take(struct engine *e)

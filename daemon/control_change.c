@@ -23,6 +23,10 @@ struct change {			/* arguments of block, unblock, allow */
 	uint64_t budget, for_s;
 };
 
+struct changed {		/* what the engine touched; of an unblock the rest are blocks kept from before */
+	uint64_t count, accounts, by_hand;
+};
+
 _Static_assert(CONTROL_REASON_MAX == sizeof(((struct proto_decision *)0)->reason) - 1, "a reason fits");
 
 static void log_change(const struct control_call *q, const char *what, const char *reason, int r)
@@ -117,17 +121,14 @@ static int one_family(struct control_call *q, const struct control_name *n)
 	return 0;
 }
 
-/* For every address of the source and of the destination. *ret_count: what the engine touched. `none_is_ok`: -ENOENT
- * of one is no failure while another succeeds (unblock: accounts of a named host are one). */
-static int decide_all(struct control_call *q, uint16_t kind, const struct change *x, bool none_is_ok,
-		      uint64_t *ret_count)
+/* For every address of the source and of the destination. `none_is_ok`: -ENOENT of one is no failure while another
+ * succeeds (unblock: accounts of a named host are one). */
+static int decide_all(struct control_call *q, uint16_t kind, const struct change *x, bool none_is_ok, struct changed *ret)
 {
 	unsigned n = 0, done = 0, outs = x->out.n ? x->out.n : 1;
 	struct proto_reply reply = { 0 };
-	int r = 0;
+	int r = one_family(q, &x->in);
 
-	*ret_count = 0;
-	r = one_family(q, &x->in);
 	if (r == 0)
 		r = one_family(q, &x->out);
 	if (r < 0)
@@ -149,7 +150,9 @@ static int decide_all(struct control_call *q, uint16_t kind, const struct change
 			if (r < 0)
 				return r;
 			done++;
-			*ret_count += reply.count;
+			ret->count += reply.count;
+			ret->accounts += reply.accounts;
+			ret->by_hand += reply.by_hand;
 		}
 	if (n == 0)
 		return control_refuse(q, -EINVAL, "source and destination have no address family in common");
@@ -234,8 +237,7 @@ static void describe(const struct control_call *q, const struct change *x, const
 		 asked(q, "for_s", format_duration, format_duration(FOR_DEFAULT, hour), time));
 }
 
-static int finish(struct control_call *q, const char *verb, const struct change *x, int r, uint64_t count,
-		  json_t *reply)
+static int finish(struct control_call *q, const char *verb, const struct change *x, int r, uint64_t count, json_t *reply)
 {
 	char what[400];
 
@@ -243,19 +245,22 @@ static int finish(struct control_call *q, const char *verb, const struct change 
 		describe(q, x, verb, what, sizeof(what));
 		log_change(q, what, x->reason, r);
 	}
-	if (r < 0)
-		return r;
-	control_set_number(reply, "count", count);
+	if (r == 0)
+		control_set_number(reply, "count", count);
+	return r;
+}
+
+static void set_term(const struct control_call *q, const struct change *x, json_t *reply)
+{
 	control_set(reply, "until", control_json_time(q, mono_add_s(q->now, x->for_s).ns));
 	if (x->budget)
 		control_set_number(reply, "budget_bytes", x->budget);
-	return 0;
 }
 
 int control_block(struct control_call *q, json_t *reply)
 {
+	struct changed did = { 0 };
 	struct change x;
-	uint64_t count = 0;
 	int r = read_change(q, false, true, &x);
 
 	if (r == 0)
@@ -265,14 +270,17 @@ int control_block(struct control_call *q, json_t *reply)
 	if (r == 0)
 		r = only_inside(q, &x, "block");
 	if (r == 0)
-		r = decide_all(q, PROTO_BLOCK, &x, false, &count);
-	return finish(q, "block", &x, r, count, reply);
+		r = decide_all(q, PROTO_BLOCK, &x, false, &did);
+	r = finish(q, "block", &x, r, did.count, reply);
+	if (r == 0)
+		set_term(q, &x, reply);
+	return r;
 }
 
 int control_unblock(struct control_call *q, json_t *reply)
 {
+	struct changed did = { 0 };
 	struct change x;
-	uint64_t count = 0;
 	int r = read_change(q, false, false, &x);
 
 	if (r == 0)
@@ -280,8 +288,18 @@ int control_unblock(struct control_call *q, json_t *reply)
 	if (r == 0)
 		r = control_name_in(q, x.host, true, &x.in);
 	if (r == 0)
-		r = decide_all(q, PROTO_UNBLOCK, &x, true, &count);
-	return finish(q, "unblock", &x, r, count, reply);
+		r = decide_all(q, PROTO_UNBLOCK, &x, true, &did);
+	r = finish(q, "unblock", &x, r, did.count, reply);
+	if (r < 0)
+		return r;
+	control_set_number(reply, "accounts", did.accounts);
+	control_set_number(reply, "by_hand", did.by_hand);
+	control_set_number(reply, "kept", did.count - did.accounts - did.by_hand);
+	if (did.accounts)
+		set_term(q, &x, reply);
+	else
+		control_set(reply, "until", json_null());	/* nothing was granted, so nothing ends */
+	return 0;
 }
 
 /* Of a host with an address a family, that which can meet `other`: then its budget is one. */
@@ -302,8 +320,8 @@ static void narrow(struct control_name *n, const struct control_name *other)
 
 int control_allow(struct control_call *q, json_t *reply)
 {
+	struct changed did = { 0 };
 	struct change x;
-	uint64_t count = 0;
 	int r = read_change(q, true, true, &x);
 
 	if (r == 0)
@@ -322,8 +340,11 @@ int control_allow(struct control_call *q, json_t *reply)
 		/* One budget each would be more than was asked for. */
 		r = control_refuse(q, -EINVAL, "allow: name one address or network on each side: its budget is one");
 	if (r == 0)
-		r = decide_all(q, PROTO_ALLOW, &x, false, &count);
-	return finish(q, "allow", &x, r, count, reply);
+		r = decide_all(q, PROTO_ALLOW, &x, false, &did);
+	r = finish(q, "allow", &x, r, did.count, reply);
+	if (r == 0)
+		set_term(q, &x, reply);
+	return r;
 }
 
 int control_observe(struct control_call *q, json_t *reply)

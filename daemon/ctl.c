@@ -32,7 +32,7 @@ static const struct verb verbs[] = {
 	{ "why", 1, 2, 0, 0, { "host", "dest" }, ctl_show_why, NULL, "why HOST [DEST]" },
 	{ "explain", 1, 1, 0, 0, { "id" }, ctl_show_explain, explain, "explain ID" },
 	{ "blocks", 0, 0, 0, 0, { 0 }, ctl_show_blocks, NULL, "blocks" },
-	{ "unblock", 1, 2, OPT_FOR | OPT_BUDGET | OPT_REASON, OPT_REASON, { "host", "dest" }, ctl_show_change, NULL,
+	{ "unblock", 1, 2, OPT_FOR | OPT_BUDGET | OPT_REASON, OPT_REASON, { "host", "dest" }, ctl_show_unblock, NULL,
 	  "unblock HOST [DEST] --reason TEXT [--budget SIZE] [--for TIME]" },
 	{ "allow", 2, 2, OPT_FOR | OPT_BUDGET | OPT_REASON, OPT_FOR | OPT_BUDGET | OPT_REASON, { "host", "dest" },
 	  ctl_show_change, NULL, "allow HOST DEST --budget SIZE --for TIME --reason TEXT" },

@@ -50,6 +50,7 @@ void ctl_show_findings(const struct json_t *reply);
 void ctl_show_explain(const struct json_t *reply);
 void ctl_show_blocks(const struct json_t *reply);
 void ctl_show_why(const struct json_t *reply);
+void ctl_show_unblock(const struct json_t *reply);
 void ctl_show_change(const struct json_t *reply);
 /* The line that says so, when the engine has not judged for long; `reply` knows `failure`. */
 void ctl_put_silence(uint64_t seconds, const struct json_t *reply);

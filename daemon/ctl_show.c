@@ -378,6 +378,38 @@ void ctl_show_explain(const json_t *reply)
 
 /* ---- changes ---- */
 
+static void put_lifted(const char **between, uint64_t n, const char *which)
+{
+	if (!n)
+		return;
+	printf("%s%" PRIu64 " block%s %s lifted", *between, n, ctl_plural(n), which);
+	*between = "; ";
+}
+
+static void put_credit(const char **between, const json_t *reply)
+{
+	uint64_t n = ctl_number(reply, "accounts");
+	char bytes[16], when[32];
+
+	if (!n)
+		return;
+	printf("%scredit for %" PRIu64 " account%s", *between, n, ctl_plural(n));
+	if (ctl_number(reply, "budget_bytes"))
+		printf(", %s%s", ctl_bytes(reply, "budget_bytes", bytes), n > 1 ? " each" : "");
+	printf(", until %s", ctl_when(reply, "until", when));
+	*between = "; ";
+}
+
+void ctl_show_unblock(const json_t *reply)
+{
+	const char *between = "done: ";
+
+	put_credit(&between, reply);
+	put_lifted(&between, ctl_number(reply, "by_hand"), "by hand");
+	put_lifted(&between, ctl_number(reply, "kept"), "kept from before");
+	putchar('\n');
+}
+
 void ctl_show_change(const json_t *reply)
 {
 	uint64_t n = ctl_number(reply, "count");
@@ -385,7 +417,7 @@ void ctl_show_change(const json_t *reply)
 
 	printf("done");
 	if (n)
-		printf(": %" PRIu64 " account%s, decision%s or kept block%s", n, ctl_plural(n), ctl_plural(n), ctl_plural(n));
+		printf(": %" PRIu64 " decision%s", n, ctl_plural(n));
 	if (ctl_number(reply, "budget_bytes"))
 		printf(", %s", ctl_bytes(reply, "budget_bytes", bytes));
 	if (!ctl_null(reply, "until"))

@@ -107,7 +107,7 @@ static void second(struct engine *e)
 		atomic_store_explicit(&e->area.h->settled_ns, now.ns, memory_order_release);	/* after the sums themselves */
 	leases_review(e);
 	if (workers_alive(e, now))
-		engine_tell(FD_SUPER, PROTO_ALIVE, 0, 0, 0, "", -1);
+		engine_tell(FD_SUPER, PROTO_ALIVE, 0, 0, "");
 }
 
 /* Every lease has ended and nothing comes any more: all records agree, nothing is out. */
@@ -214,7 +214,7 @@ static void tell_refused(unsigned queue, int r)
 	else
 		snprintf(text, sizeof(text), "queue %u: %s: is nfnetlink_queue in this kernel? modprobe nfnetlink_queue", queue,
 			 strerror(-r));
-	engine_tell(FD_SUPER, PROTO_FAILED, 0, r, 0, text, -1);	/* who says it */
+	engine_tell(FD_SUPER, PROTO_FAILED, 0, r, text);	/* who says it */
 }
 
 static int open_queues(struct engine *e)

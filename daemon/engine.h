@@ -91,7 +91,7 @@ struct engine {
 int engine_main(void);
 
 /* commands.c */
-void engine_tell(int sock, uint16_t kind, uint64_t token, int32_t result, uint32_t count, const char *text, int fd);
+void engine_tell(int sock, uint16_t kind, uint64_t token, int32_t result, const char *text);
 void engine_ready(struct engine *e);		/* the first time: it judges by a policy */
 void command_take(struct engine *e);		/* FD_PEER is readable */
 int engine_check(const struct engine *e, const char **ret_why) MUST_CHECK;	/* area_check() beside running workers */

@@ -60,7 +60,8 @@ struct proto_policy {
 
 struct proto_reply {
 	int32_t result;		/* 0 or -errno */
-	uint32_t count;		/* accounts touched */
+	uint32_t count;		/* accounts, decisions and kept blocks touched */
+	uint32_t accounts, by_hand;	/* of them, unblock without an entry: accounts that got a budget, blocks by hand lifted */
 	char text[200];		/* why, or "" */
 };
 
@@ -76,7 +77,7 @@ struct proto_msg {
 	} u;
 };
 
-#define PROTO_MAGIC 0x65677033u	/* "egp3": layout of this struct */
+#define PROTO_MAGIC 0x65677034u	/* "egp4": layout of this struct */
 
 /* fd -1: none rides along. 0 or -errno. */
 int proto_send(int sock, const struct proto_msg *m, int fd) MUST_CHECK;

@@ -102,8 +102,8 @@ static void lift(struct judge *j, struct area_dynamic *d)
 }
 
 /* Blocks by hand within src and dst end. -EBUSY: one that reaches further holds some of it. */
-static int lift_blocks(struct judge *j, const struct prefix *src, const struct prefix *dst, struct mono now, uint32_t *ret_n,
-		       const struct area_dynamic **ret_wider)
+static int lift_blocks(struct judge *j, const struct prefix *src, const struct prefix *dst, struct mono now,
+		       struct judge_unblocked *ret)
 {
 	struct area_dynamic *inner[AREA_DYNAMIC];
 	uint32_t n = 0;
@@ -114,14 +114,14 @@ static int lift_blocks(struct judge *j, const struct prefix *src, const struct p
 		if (d->kind != DYNAMIC_BLOCK || now.ns >= d->until_ns || !overlap(&d->src, src) || !overlap(&d->dst, dst))
 			continue;
 		if (!within(&d->src, src) || !within(&d->dst, dst)) {
-			*ret_wider = d;
+			ret->wider = d;
 			return -EBUSY;
 		}
 		inner[n++] = d;
 	}
 	for (uint32_t i = 0; i < n; i++)
 		lift(j, inner[i]);
-	*ret_n = n;
+	ret->by_hand = n;
 	return 0;
 }
 
@@ -159,24 +159,21 @@ uint64_t judge_unblock_default(struct judge *j, const struct prefix *src, const 
 }
 
 int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix *to, uint64_t budget, uint32_t ttl_s,
-		  struct mono now, uint32_t *ret_count, const struct area_dynamic **ret_wider)
+		  struct mono now, struct judge_unblocked *ret)
 {
 	const struct prefix dst = outside(to);
 	const struct policy_rule *r;
-	uint32_t n;
-	int e = lift_blocks(j, src, &dst, now, &n, ret_wider);
+	int e = lift_blocks(j, src, &dst, now, ret);
 
 	if (e < 0)
 		return e;
+	ret->accounts = 0;
 	for (uint32_t i = 0; (r = lock_refusing(j, &i, src, &dst)); i++) {
 		grant(j, i, r, budget, ttl_s, now);
-		n++;
+		ret->accounts++;
 		account_unlock(&j->area.account[i]);
 	}
-	if (n == 0)
-		return -ENOENT;
-	*ret_count = n;
-	return 0;
+	return ret->accounts + ret->by_hand ? 0 : -ENOENT;
 }
 
 static int place(struct judge *j, const struct area_dynamic *d, struct area_dynamic **ret_place)

@@ -78,13 +78,18 @@ void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, u
  * follow at once. Call when no worker still judges by the old one. */
 void judge_policy_changed(struct judge *j, struct mono now);
 
+struct judge_unblocked {
+	uint32_t accounts, by_hand;		/* that got a budget; blocks that were lifted */
+	const struct area_dynamic *wider;
+};
+
 /* Decisions; one thread. 0, -ENOENT (nothing to unblock), -ENOSPC. An outside IPv6 address stands for its /64 in all of them.
  *
  * Unblock lifts blocks by hand that lie within src and dst (dst of length 0: anywhere), and gives a budget to the blocked accounts that
  * packets from src to dst are charged to. -EBUSY: a block by hand that reaches further would go on refusing them: nothing was
- * changed, *ret_wider is that block. */
+ * changed, ret->wider is that block. */
 int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix *dst, uint64_t budget, uint32_t ttl_s,
-		  struct mono now, uint32_t *ret_count, const struct area_dynamic **ret_wider) MUST_CHECK;
+		  struct mono now, struct judge_unblocked *ret) MUST_CHECK;
 /* The most that it would give one of them without a budget: its rule's smallest limit. 0: it has none to give to. */
 uint64_t judge_unblock_default(struct judge *j, const struct prefix *src, const struct prefix *dst);
 int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;

@@ -80,6 +80,7 @@ lab_is "180000 80000 180000" "$(by_hand)" "one by hand puts its element in anew:
 send sakura1 10.20.0.15 203.0.113.14 50
 ctl unblock 10.20.0.15 203.0.113.14 --reason INC-1 >"$LAB_DIR/ctl.log"
 lab_is "230000 null 230000" "$(by_hand)" "and none when both are lifted"
+grep -q '^done: credit for 1 account, until .*; 1 block by hand lifted$' "$LAB_DIR/ctl.log" && ok "and both are told" || not_ok "$(cat "$LAB_DIR/ctl.log")"
 
 dead
 send sakura1 10.20.0.15 203.0.113.9 300

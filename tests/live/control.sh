@@ -86,7 +86,7 @@ code "debug check" 0 ctl debug check
 # --- changed ---------------------------------------------------------------------------------------------------------
 paste=$(ctl why file01 203.0.113.9 | sed -n "s/.*to let it go on: egressctl //p" | sed "s/'...'/INC-1/")
 # shellcheck disable=SC2086
-code "the line that why prints can be pasted" 0 ctl $paste
+says "the line that why prints can be pasted" '^done: credit for 1 account, 5.0 MB, until ' ctl $paste
 before=$(total file01 203.0.113.9)
 send 203.0.113.9 10000000
 after=$(total file01 203.0.113.9)
@@ -99,7 +99,7 @@ code "block by hand" 0 ctl block 10.20.0.16 203.0.113.10 --for 10m --reason CHG-
 lab_wait 2 sh -c "! ip netns exec $LAB-sakura2 ping -nqc 1 -W 1 203.0.113.10" && ok "it blocks" || not_ok "it does not block"
 in_ns sakura2 ping -nqc 1 -W 1 203.0.113.9 >/dev/null && ok "and nothing else" || not_ok "another destination is blocked too"
 says "shown as by hand" '^block by hand: 10.20.0.16/32 -> 203.0.113.10/32 .*by uid 0: CHG-2$' ctl blocks
-code "unblock lifts it" 0 ctl unblock 10.20.0.16 203.0.113.10 --reason CHG-3
+says "unblock lifts it" '^done: 1 block by hand lifted$' ctl unblock 10.20.0.16 203.0.113.10 --reason CHG-3
 lab_wait 3 in_ns sakura2 ping -nqc 1 -W 1 203.0.113.10 && ok "it passes again" || not_ok "it does not pass again"
 code "nothing to unblock is an answer" 1 ctl unblock 10.20.0.16 203.0.113.10 --reason CHG-3
 says "an outside address sends nothing" 'not inside. To block it as a destination: egressctl block 10.0.0.0/8 203.0.113.10' \

@@ -337,8 +337,8 @@ static void step_unblock(struct scenario *s)
 	const struct ends e = take_ends(s, true);
 	const struct prefix anywhere = { .len = 0 };
 	uint64_t budget = 0, want;
-	const struct area_dynamic *wider;
-	uint32_t got = 0, ttl_s;
+	struct judge_unblocked did = { 0 };
+	uint32_t got, ttl_s;
 
 	if (take_if(s, "budget"))
 		budget = take_size(s);
@@ -346,8 +346,9 @@ static void step_unblock(struct scenario *s)
 	ttl_s = (uint32_t)(take_ns(s) / NS_PER_S);
 	take_word(s, "expect");
 	want = take_number(s, "how many");
-	if (judge_unblock(&s->judge, &e.src, e.anywhere ? &anywhere : &e.dst, budget, ttl_s, s->now, &got, &wider) < 0)
-		got = 0;
+	if (judge_unblock(&s->judge, &e.src, e.anywhere ? &anywhere : &e.dst, budget, ttl_s, s->now, &did) < 0)
+		did = (struct judge_unblocked){ 0 };
+	got = did.accounts + did.by_hand;
 	if (got != want)
 		fail(s, "%" PRIu32 " unblocked, expected %" PRIu64, got, want);
 }

@@ -25,6 +25,7 @@ struct world {
 	struct config config;
 	struct control_ctx ctx;
 	unsigned commands, reloads, applies;
+	uint32_t kept;			/* blocks of before, which an unblock lifts */
 	int engine_error;		/* the engine does not answer: -errno */
 	uint64_t observe_s;
 	char *applied;
@@ -52,7 +53,7 @@ static inline int world_command(void *relay, struct proto_msg *m, struct proto_r
 {
 	struct world *w = relay;
 	const struct proto_decision *d = &m->u.decision;
-	const struct area_dynamic *wider;
+	struct judge_unblocked did = { 0 };
 	struct mono now = clock_mono();
 	struct area_dynamic x = { .src = d->src, .dst = d->dst, .budget = d->budget, .since_ns = now.ns };
 
@@ -74,7 +75,11 @@ static inline int world_command(void *relay, struct proto_msg *m, struct proto_r
 	x.uid = hash_uid(x.id, strlen(x.id));
 	x.until_ns = mono_add_s(now, d->ttl_s).ns;
 	if (m->kind == PROTO_UNBLOCK) {
-		ret->result = judge_unblock(&w->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, &ret->count, &wider);
+		ret->result = judge_unblock(&w->judge, &d->src, &d->dst, d->budget, d->ttl_s, now, &did);
+		ret->accounts = did.accounts;
+		ret->by_hand = did.by_hand;
+		ret->count = did.accounts + did.by_hand + w->kept;
+		ret->result = w->kept ? 0 : ret->result;
 	} else if (m->kind == PROTO_ALLOW) {
 		ret->result = judge_allow(&w->judge, &x, now);
 	} else if (m->kind == PROTO_BLOCK) {

@@ -307,6 +307,8 @@ static void those_of_before(void **state)
 	r = ask(m);
 	assert_int_equal(r.result, 0);
 	assert_int_equal(r.count, 4);
+	assert_int_equal(r.by_hand, 1);
+	assert_int_equal(r.accounts, 0);
 	kept_error = -ENOENT;
 	r = ask(m);
 	assert_int_equal(r.result, -EAGAIN);
@@ -341,6 +343,8 @@ static void unblock_without_budget(void **state)
 	assert_string_equal(r.text, "");		/* neither the large rule, one that only alerts nor a contract gives anything */
 	assert_int_equal(r.result, 0);
 	assert_int_equal(r.count, 2);
+	assert_int_equal(r.by_hand, 1);
+	assert_int_equal(r.accounts, 1);
 	m.u.decision.entry = 52;
 	assert_int_equal(prefix_parse("10.30.0.15", &m.u.decision.src), 0);
 	r = ask(m);

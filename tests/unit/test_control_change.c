@@ -28,6 +28,8 @@ static void test_unblock(void **state)
 		"\"reason\":\"INC-1\"}");
 	assert_true(ok(o));
 	assert_int_equal(number_of(o, "count"), 1);
+	assert_int_equal(number_of(o, "accounts"), 1);
+	assert_in_range(seconds_until(o, "until"), 595, 600);
 	json_decref(o);
 	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"203.0.113.9\"}");
 	a = account_of(o, "accounts", "pair-limit");
@@ -37,6 +39,38 @@ static void test_unblock(void **state)
 	for (unsigned i = 0; i < 200; i++)
 		passed += world_packet(&w, "10.20.0.15", "203.0.113.9", 50000, 443) ? 50000 : 0;
 	assert_int_equal(passed, 5000000);
+}
+
+/* What is lifted without credit has no end; of what kind it was is told. */
+static void test_unblock_kinds(void **state)
+{
+	static const char unblock[] = "{\"verb\":\"unblock\",\"host\":\"10.20.0.16\",\"budget_bytes\":5000,\"reason\":\"r\"}";
+	static const struct {
+		bool sends, by_hand;
+		unsigned kept;
+	} cases[] = { { false, true, 0 }, { false, false, 3 }, { true, false, 0 }, { true, true, 2 } };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		json_t *o;
+
+		if (cases[i].sends)
+			world_send(&w, "10.20.0.16", "203.0.113.9", 21000000, 443);
+		if (cases[i].by_hand)
+			must_do("{\"verb\":\"block\",\"host\":\"10.20.0.16\",\"for_s\":60,\"reason\":\"r\"}");
+		w.kept = cases[i].kept;
+		o = ask(unblock);
+		w.kept = 0;
+		assert_true(ok(o));
+		assert_int_equal(number_of(o, "count"), cases[i].sends + cases[i].by_hand + cases[i].kept);
+		assert_int_equal(number_of(o, "accounts"), cases[i].sends);
+		assert_int_equal(number_of(o, "by_hand"), cases[i].by_hand);
+		assert_int_equal(number_of(o, "kept"), cases[i].kept);
+		assert_int_equal(json_is_null(json_object_get(o, "until")), !cases[i].sends);
+		assert_int_equal(json_object_get(o, "budget_bytes") != NULL, cases[i].sends);
+		json_decref(o);
+		world_review(&w);
+	}
 }
 
 /* Blocked, as if it had crossed its limit. */
@@ -214,6 +248,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_unblock, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unblock_kinds, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unblock_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_block_and_allow, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_outcome, setup, teardown),

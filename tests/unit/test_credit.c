@@ -309,20 +309,20 @@ static void observe_block_by_hand(void **state)
 static void unblock_exactly(void **state)
 {
 	struct prefix src = one("10.20.0.15"), dst = one("203.0.113.9");
-	const struct area_dynamic *wider;
-	uint32_t n = 0;
+	struct judge_unblocked did;
 
 	(void)state;
 	world(PAIR_RULE);
-	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 3600, w.now, &n, &wider), -ENOENT);
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 3600, w.now, &did), -ENOENT);
 	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
-	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 3600, w.now, &n, &wider), 0);
-	assert_int_equal(n, 1);
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 3600, w.now, &did), 0);
+	assert_int_equal(did.accounts, 1);
+	assert_int_equal(did.by_hand, 0);
 	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 5000);
 	dst = everywhere();
-	assert_int_equal(judge_unblock(&w.j, &src, &dst, 0, 3600, w.now, &n, &wider), 0);	/* default: the smallest limit */
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 0, 3600, w.now, &did), 0);	/* default: the smallest limit */
 	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 10000);
-	assert_int_equal(judge_unblock(&w.j, &src, &dst, 3000, 10, w.now, &n, &wider), 0);
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 3000, 10, w.now, &did), 0);
 	w.now = mono_add_s(w.now, 11);		/* the grant is over */
 	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 50), 0);
 	sane();

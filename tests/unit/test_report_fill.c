@@ -27,14 +27,13 @@ static void works(const char *src, const char *dst, const char *member, unsigned
 {
 	char want[200];
 	struct prefix from = { .len = 128 }, to = { .len = 128 };
-	const struct area_dynamic *wider;
-	uint32_t n;
+	struct judge_unblocked did;
 
 	snprintf(want, sizeof(want), "egressctl unblock %s --budget 5kB --for 1h --reason '...'", member);
 	assert_string_equal(text_at(last_told(), "how_to_allow"), want);
 	assert_int_equal(addr_parse(src, &from.addr), 0);
 	assert_int_equal(addr_parse(dst, &to.addr), 0);
-	assert_int_equal(judge_unblock(&w.judge, &from, &to, 5000, 3600, clock_mono(), &n, &wider), 0);
+	assert_int_equal(judge_unblock(&w.judge, &from, &to, 5000, 3600, clock_mono(), &did), 0);
 	assert_int_equal(send_to(src, dst, 20), more);
 }
 

@@ -253,15 +253,14 @@ static void blocks_go_on(void **state)
 static void ended_in_the_gap(void **state)
 {
 	static const uint64_t boots[] = { NS_PER_S, 20 * NS_PER_S, 90 * 86400 * NS_PER_S };
-	const struct area_dynamic *wider;
+	struct judge_unblocked did;
 	struct prefix src, dst;
-	uint32_t n = 0;
 
 	(void)state;
 	populate();
 	assert_int_equal(prefix_parse(HOST6, &src), 0);
 	assert_int_equal(prefix_parse(FAR6, &dst), 0);
-	assert_int_equal(judge_unblock(&before.j, &src, &dst, 5000, 600, before.now, &n, &wider), 0);
+	assert_int_equal(judge_unblock(&before.j, &src, &dst, 5000, 600, before.now, &did), 0);
 	atomic_store(&before.j.area.h->observe_until_ns, mono_add_s(before.now, 900).ns);
 	for (unsigned i = 0; i < ARRAY_SIZE(boots); i++) {
 		reboot(3 * HOUR_US, boots[i]);
