@@ -29,12 +29,13 @@ struct changed {		/* what the engine touched; of an unblock the rest are blocks 
 
 _Static_assert(CONTROL_REASON_MAX == sizeof(((struct proto_decision *)0)->reason) - 1, "a reason fits");
 
-static void log_change(const struct control_call *q, const char *what, const char *reason, int r)
+/* error: "" when it is on the log already. */
+static void log_change(const struct control_call *q, const char *what, const char *reason, int r, const char *error)
 {
 	const char *result = r == 0 ? "done" : q->unknown ? "" : "refused";	/* the unknown says so itself */
 	char why[200];
 
-	snprintf(why, sizeof(why), "%.199s", q->why);
+	snprintf(why, sizeof(why), "%.199s", error);
 	why[strcspn(why, "\n")] = '\0';
 	log_notice("uid %u: %s, %s%s: %s%s%s", q->uid, what, reason ? "reason: " : "no reason given", reason ? reason : "", result,
 		   *result && r < 0 && why[0] ? ": " : "", r < 0 ? why : "");
@@ -243,7 +244,7 @@ static int finish(struct control_call *q, const char *verb, const struct change 
 
 	if (x->host && x->reason) {
 		describe(q, x, verb, what, sizeof(what));
-		log_change(q, what, x->reason, r);
+		log_change(q, what, x->reason, r, q->why);
 	}
 	if (r == 0)
 		control_set_number(reply, "count", count);
@@ -363,7 +364,7 @@ int control_observe(struct control_call *q, json_t *reply)
 		snprintf(what, sizeof(what), "observe, all blocking off for %s", format_duration(x.for_s, time));
 	else
 		snprintf(what, sizeof(what), "observe ended, blocking is on again");
-	log_change(q, what, x.reason, r);
+	log_change(q, what, x.reason, r, q->why);
 	if (r == 0)
 		control_set(reply, "until", x.for_s ? control_json_time(q, mono_add_s(q->now, x.for_s).ns) : json_null());
 	return r;
@@ -391,7 +392,7 @@ int control_reload(struct control_call *q, json_t *reply)
 	if (r < 0)
 		return r;
 	r = policy_step(q, q->ctx->reload(q->ctx->relay, q->why, sizeof(q->why)));
-	log_change(q, "reload", reason, r);
+	log_change(q, "reload", reason, r, q->unknown ? q->why : "");
 	if (r == 0)
 		set_version(q, reply);
 	return r;
@@ -415,7 +416,7 @@ int control_apply(struct control_call *q, json_t *reply)
 		snprintf(what, sizeof(what), "apply, to be confirmed within %s", format_duration(confirm_s, time));
 	else
 		snprintf(what, sizeof(what), "apply");
-	log_change(q, what, reason, r);
+	log_change(q, what, reason, r, r == -EINVAL ? "" : q->why);
 	if (r < 0)
 		return r;
 	set_version(q, reply);
@@ -433,7 +434,7 @@ int control_confirm(struct control_call *q, json_t *reply)
 	if (r < 0)
 		return r;
 	r = q->ctx->confirm(q->ctx->relay, &yaml, q->why, sizeof(q->why));
-	log_change(q, "confirm", reason, r);
+	log_change(q, "confirm", reason, r, q->why);
 	if (r < 0)
 		return r;
 	set_version(q, reply);

@@ -11,6 +11,8 @@
 #include "devices.h"
 #include "log.h"
 
+#define SEE_ERRORS "egressctl check %s shows each with its place and remedy"
+
 void policy_force_init(struct policy_force *f, const struct config *config, const struct area *area,
 		       struct report *report, engine_command_fn command, void *ctx)
 {
@@ -113,6 +115,10 @@ int policy_force_reload(struct policy_force *f, char *why, size_t size)
 
 	if (e < 0 && e != -EBUSY)
 		file_is_bad(f, why);
+	if (e == -EINVAL) {	/* every error is on the log, one line each */
+		log_error("policy not reloaded, the one in force stays: " SEE_ERRORS, f->config->policy);
+		return e;
+	}
 	if (e == 0)
 		e = put_or_drop(f, &p, why, size);
 	if (e < 0) {
@@ -200,21 +206,23 @@ static int adopt(struct policy_force *f)
 int policy_force_first(struct policy_force *f, char *why, size_t size)
 {
 	struct compiled p;
+	bool told;
 	int e;
 
 	if (atomic_load_explicit(&f->area->h->rules_in, memory_order_acquire) && adopt(f) == 0)
 		return 0;
 	e = policy_source_compile(f->config, NULL, 0, &p, why, size);
-	f->told = e == -EINVAL;	/* every error, one line each */
+	told = e == -EINVAL;	/* every error, one line each */
 	if (e < 0 && policy_source_last(f->config, &p) == 0) {
-		if (!f->told)
+		if (!told)
 			log_error("%s", why);
 		log_error("starting with the last good policy instead of %s", f->config->policy);
 		file_is_bad(f, why);
-		f->told = false;
 		if (report_health(f->report, "policy", "the policy file has errors; the last good policy is in force") < 0)
 			log_warning("health alert not written");
 		e = 0;
+	} else if (told) {
+		snprintf(why, size, "the policy has errors, told above: " SEE_ERRORS, f->config->policy);
 	}
 	if (e == 0)
 		e = put_or_drop(f, &p, why, size);

@@ -42,7 +42,6 @@ struct policy_force {
 	uint64_t confirm_by_ns;		/* a policy waits for its confirmation until then; 0: none */
 	uint64_t bad_since_us;		/* the policy file has had errors since then, as far as it was read; 0: none */
 	char bad[200];			/* the first of them */
-	bool told;			/* policy_force_first() has failed, and every error is on the log already */
 
 	struct compiled now, before;	/* own: in force; what to go back to */
 	char *pending_yaml;
@@ -52,7 +51,7 @@ struct policy_force {
 void policy_force_init(struct policy_force *f, const struct config *config, const struct area *area,
 		       struct report *report, engine_command_fn command, void *ctx);
 
-/* 0, or -errno with the reason in `why`. */
+/* 0, or -errno with the reason in `why`; errors of the policy itself are on the log. */
 int policy_force_first(struct policy_force *f, char *why, size_t size) MUST_CHECK;	/* [PF4] */
 /* -EBUSY: one waits for its confirmation. Errors are on the log too. */
 int policy_force_reload(struct policy_force *f, char *why, size_t size) MUST_CHECK;

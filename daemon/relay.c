@@ -452,7 +452,7 @@ int relay_main(void)
 	if (e < 0) {
 		if (!why[0])
 			snprintf(why, sizeof(why), "relay: %s", strerror(-e));
-		tell(PROTO_FAILED, r.force.told ? "" : why);	/* the supervisor says it */
+		tell(PROTO_FAILED, why);	/* the supervisor says it */
 		return EXIT_FAILURE;
 	}
 	r.decisions = (struct decisions){

@@ -74,7 +74,7 @@ struct supervisor {
 	bool restarted;		/* on request: the policy file is read again */
 	bool taken_out;		/* rules of a table that does not fit: nothing is left of them */
 	const char *config_path;
-	char failed[200];	/* ... and why; empty when it has said it in lines of its own */
+	char failed[200];	/* ... and why */
 };
 
 /* ---- what must outlive the children ---- */
@@ -404,8 +404,7 @@ static int reap(struct supervisor *s)
 				continue;	/* its last words: the policy that the next one begins with */
 			c->early = clock_mono().ns - c->started_ns < EARLY_S * NS_PER_S ? c->early + 1 : 0;
 			if (hopeless(s, c)) {
-				if (s->failed[0] || !s->refused)
-					log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");
+				log_error("cannot start: %s", s->failed[0] ? s->failed : "a process dies again and again");
 				return -ECHILD;
 			}
 			log_warning("%s died (%s %d%s%s); starting it again", c->role,

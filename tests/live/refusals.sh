@@ -99,9 +99,15 @@ refused "configuration with three errors" 3 "egressd.yaml: error: 'gateway' is m
 lab_is 2 "$(grep -c "did you mean '\(gateway\|open\)'" "$LAB_DIR/start.out")" "configuration with three errors: what was meant"
 printf 'version: 1\ninside: [10.0.0.0/8]\nrulez: []\n' >"$LAB_DIR/bad.yaml"
 lab_egressd_config "$LAB_DIR/bad.yaml"
-refused "policy with an error" 1 "bad.yaml:3:1: error: rulez"
+remedy() { # TEXT: the last line says what to do
+	tail -n 1 "$LAB_DIR/start.out" | grep -q "cannot start: the policy has errors, told above: egressctl check $LAB_DIR/bad.yaml shows" &&
+		ok "$1: and at the end what to do" || not_ok "$1: the end is: $(tail -n 1 "$LAB_DIR/start.out")"
+}
+refused "policy with an error" 2 "bad.yaml:3:1: error: rulez"
+remedy "policy with an error"
 two_errors >"$LAB_DIR/bad.yaml"
-refused "policy with two errors" 2 "bad.yaml:5:[0-9]+: error: 5: bare number"
+refused "policy with two errors" 3 "bad.yaml:5:[0-9]+: error: 5: bare number"
+remedy "policy with two errors"
 lab_is 1 "$(grep -c "bad.yaml:5:[0-9]*: error: .*not 'pear'" "$LAB_DIR/start.out")" "policy with two errors: the other one too"
 
 # --- beside a running one --------------------------------------------------------------------------------------------
@@ -120,6 +126,9 @@ lab_is "$before" "$(files)" "its files are as before"
 ctl status | grep -q enforcing && ok "and it answers" || not_ok "it does not answer any more"
 two_errors >"$LAB_DIR/policy.yaml"
 ctl reload >"$LAB_DIR/reload.out" 2>&1 && not_ok "a bad policy is reloaded" || ok "a bad policy is not reloaded"
+lab_is 1 "$(grep -c "policy.yaml:.*bare number" "$LAB_DIR/egressd.log")" "its errors are on the log once"
+grep -q "policy not reloaded, the one in force stays: egressctl check $LAB_DIR/policy.yaml shows" "$LAB_DIR/egressd.log" &&
+	ok "with what to do" || not_ok "no word of what to do"
 ctl status | grep -q 'policy 1' && ok "the old one stays" || not_ok "the old one is gone: $(ctl status | head -n 1)"
 good >"$LAB_DIR/policy.yaml"
 

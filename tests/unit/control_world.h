@@ -108,11 +108,11 @@ static inline int world_apply(void *relay, const char *yaml, size_t len, unsigne
 {
 	struct world *w = relay;
 
-	(void)why;
-	(void)size;
 	w->applies++;
-	if (w->engine_error)
+	if (w->engine_error) {
+		snprintf(why, size, w->engine_error == -EBUSY ? "one waits" : "version: 1: an error");
 		return w->engine_error;
+	}
 	free(w->applied);
 	w->applied = strndup(yaml, len);
 	w->confirm_s = confirm_s;

@@ -216,6 +216,22 @@ static void test_log_says_what_was_asked(void **state)
 			       "budget default, for 1h, reason: r: refused: nothing is blocked"));
 }
 
+/* Errors of a policy file are on the log when it was read. */
+static void test_errors_once(void **state)
+{
+	const char *line;
+
+	(void)state;
+	must_do("{\"verb\":\"reload\"}");
+	line = log_of("{\"verb\":\"reload\",\"reason\":\"r\"}");
+	assert_non_null(strstr(line, "uid 1000: reload, reason: r: refused"));
+	assert_null(strstr(line, "unknown key"));
+	w.engine_error = -EINVAL;
+	assert_null(strstr(log_of("{\"verb\":\"apply\",\"policy\":\"version: 1\"}"), "refused:"));
+	w.engine_error = -EBUSY;
+	assert_non_null(strstr(log_of("{\"verb\":\"apply\",\"policy\":\"version: 1\"}"), "refused: one waits"));
+}
+
 static void test_policy_verbs(void **state)
 {
 	json_t *o;
@@ -253,6 +269,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_block_and_allow, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_outcome, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_log_says_what_was_asked, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_errors_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_policy_verbs, setup, teardown),
 	};
 
