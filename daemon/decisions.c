@@ -37,19 +37,15 @@ static int sync_spool(struct decisions *d)
 /* 0: it will be in the spool, at the latest when the disk is written again. -errno: no memory for it. */
 static int answer(struct decisions *d, const struct redis_decision *x, const char *result, const char *why)
 {
-	const bool fresh = d->logged != d->asked.u.decision.entry;
 	int e;
 
-	if (fresh)
-		log_notice("decision %s: %s %s %s by %s: %s%s%s", x->id, x->action, x->src, x->dst, x->author, result,
-			   why[0] ? ": " : "", why);
-	d->logged = d->asked.u.decision.entry;
 	pthread_mutex_lock(d->spool_lock);
 	e = report_decision(d->report, x, result, why);
 	pthread_mutex_unlock(d->spool_lock);
 	if (e < 0) {
-		if (fresh)
-			log_error("answer to decision %s not written: %s; tried again", x->id, strerror(-e));
+		if (d->failed != d->asked.u.decision.entry)
+			log_error("answer to decision %s, %s, not written: %s; tried again", x->id, result, strerror(-e));
+		d->failed = d->asked.u.decision.entry;
 		return e;
 	}
 	e = sync_spool(d);

@@ -36,7 +36,7 @@ struct decisions {
 
 	struct proto_msg asked;		/* the last that went to the engine; an inquiry: to be refused ... */
 	char asked_why[200];		/* ... so, unless it was done before */
-	uint64_t logged;		/* entry of the last answer that was logged */
+	uint64_t failed;		/* entry of the last answer that found no memory, which was logged */
 	uint32_t unwritten;		/* answers in memory alone */
 	bool full, untold;		/* [DS3] and it was logged; the alert is due */
 };

@@ -159,7 +159,7 @@ static int write_record(struct report *r)
 		.incident_id = r->f.incident_id, .wall_us = r->f.wall_us,
 		.decision = decided_name(r->f.decision_id), .entry = decided_name(r->f.decision_entry),
 	};
-	char line[512];
+	char line[1024];
 	uint64_t seq;
 	int n, e;
 
@@ -171,8 +171,8 @@ static int write_record(struct report *r)
 	e = spool_append(r->spool, r->record, sizeof(rec) + (size_t)n, &seq);
 	if (e < 0)
 		return e;
-	if (finding_line(&r->f, line, sizeof(line)) >= 0)
-		log_notice("%s", line);
+	(void)!finding_line(&r->f, line, sizeof(line));	/* what fits */
+	log_notice("%s", line);
 	return 0;
 }
 

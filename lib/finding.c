@@ -125,9 +125,11 @@ int finding_line(const struct finding *f, char *buf, size_t size)
 
 	if (f->event == EVENT_ALERT)
 		put_alert(&l, f);
+	else if (f->event == EVENT_HEALTH)
+		putf(&l, "health: %s", f->signature);
 	else
-		putf(&l, "%s: %s%s%s", f->event == EVENT_HEALTH ? "health" : "decision", f->signature,
-		     f->decision_why[0] ? ": " : "", f->decision_why);
+		putf(&l, "decision %s: %s %s %s by %s: %s%s%s", f->decision_id, f->decision_action, f->decision_src, f->decision_dst,
+		     f->decision_author, f->decision_result, f->decision_why[0] ? ": " : "", f->decision_why);
 	if (size)
 		buf[MIN_OF(l.at, size - 1)] = '\0';
 	return l.at < size ? (int)l.at : -EMSGSIZE;

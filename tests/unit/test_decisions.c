@@ -277,6 +277,34 @@ static void usual(void **state)
 	assert_answered(0);
 }
 
+/* Lines of the log while all are taken that hold `text`. */
+static unsigned logged(const char *text)
+{
+	FILE *f = tmpfile();
+	int saved = dup(STDERR_FILENO);
+	char line[2000];
+	unsigned n = 0;
+
+	assert_true(f && saved >= 0 && dup2(fileno(f), STDERR_FILENO) >= 0);
+	take_all();
+	assert_true(dup2(saved, STDERR_FILENO) >= 0);
+	close(saved);
+	rewind(f);
+	while (fgets(line, sizeof(line), f))
+		n += strstr(line, text) != NULL;
+	fclose(f);
+	return n;
+}
+
+static void on_the_log_once(void **state)
+{
+	(void)state;
+	send_decisions(3);
+	assert_int_equal(logged("decision b"), 3);
+	send_decisions(3);		/* b3, one for another gateway, b5: beyond the policy */
+	assert_int_equal(logged("decision b5: block 10.20.0.15 203.0.113.9 by alice: refused: beyond the local policy's max_ttl"), 1);
+}
+
 /* [DS3] */
 static void failing_disk(void **state)
 {
@@ -399,8 +427,8 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CASE(usual), CASE(failing_disk), CASE(relay_ends_meanwhile), CASE(too_many), CASE(engine_away), CASE(bounds_change),
-		CASE(all_of_it),
+		CASE(usual), CASE(on_the_log_once), CASE(failing_disk), CASE(relay_ends_meanwhile), CASE(too_many), CASE(engine_away),
+		CASE(bounds_change), CASE(all_of_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

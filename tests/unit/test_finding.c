@@ -275,6 +275,9 @@ static void words(void **state)
 	assert_string_equal(line, "alert high: file01 -> 203.0.113.9 bulk-leak (update): 500.0 MB in 1h (limit 500.0 MB), "
 				  "blocked until 15:12, refused 88.1 MB");
 	assert_int_equal(finding_line(&f, line, 20), -EMSGSIZE);
+	f = plain(EVENT_DECISION);
+	assert_true(finding_line(&f, line, sizeof(line)) > 0);
+	assert_string_equal(line, "decision 0b5c: block 10.20.0.15 * by alice: refused: beyond the local policy's max_ttl of 86400 s");
 }
 
 /* The end of a line about a block that ends `after_s` later, where clocks are `zone_s` ahead. */
