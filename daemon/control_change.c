@@ -196,11 +196,27 @@ static bool is_own(const struct addr *a)
 	return is;
 }
 
-/* What is not inside sends nothing that leaves: a block of it would look like one and stop nothing. */
+/* Where it is the destination that was meant, the command that does it. */
+static int not_inside(struct control_call *q, const struct change *x, const char *verb, const char *sender)
+{
+	const struct policy *p = q->ctx->policy;
+	const struct prefix *dest = x->out.n ? &x->out.prefix[0] : p->h->ninside ? &p->inside[0] : NULL;
+	char text[PREFIX_STRLEN] = "HOST";
+
+	if (x->out.n && !(policy_src_of(p, &dest->addr)->flags & SRC_INSIDE))
+		return control_refuse(q, -EINVAL, "%s: %s is not inside; senders that are not inside are one, judged by rules "
+				      "`from: unlisted` alone: write such a rule, or add it to the policy's `inside`", verb, sender);
+	if (dest)
+		prefix_format(dest, text);
+	return control_refuse(q, -EINVAL, "%s: %s is not inside. To %s it as a destination: egressctl %s %s %s", verb, sender, verb, verb,
+			      text, sender);
+}
+
+/* What is not inside has no pairs of its own: a block of it would look like one and stop nothing, or others. */
 static int only_inside(struct control_call *q, const struct change *x, const char *verb)
 {
 	const struct policy *p = q->ctx->policy;
-	char text[PREFIX_STRLEN], inside[PREFIX_STRLEN];
+	char text[PREFIX_STRLEN];
 
 	if (!p || x->in.pseudo || x->in.host >= 0)
 		return 0;
@@ -209,9 +225,7 @@ static int only_inside(struct control_call *q, const struct change *x, const cha
 
 		if (in->len < 128 || policy_src_of(p, &in->addr)->flags & (SRC_INSIDE | SRC_EXIT) || is_own(&in->addr))
 			continue;
-		prefix_format(in, text);
-		return control_refuse(q, -EINVAL, "%s: %s is not inside. To %s it as a destination: egressctl %s %s %s", verb, text, verb, verb,
-				      p->h->ninside ? prefix_format(&p->inside[0], inside) : "HOST", text);
+		return not_inside(q, x, verb, prefix_format(in, text));
 	}
 	return 0;
 }

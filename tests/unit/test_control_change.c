@@ -159,6 +159,21 @@ static void test_block_and_allow(void **state)
 	must_refuse("{\"verb\":\"debug check\"}", "engine does not answer");
 }
 
+static void test_not_inside(void **state)
+{
+	(void)state;
+	must_refuse("{\"verb\":\"block\",\"host\":\"203.0.113.9\",\"for_s\":60,\"reason\":\"r\"}",
+		    "203.0.113.9/32 is not inside. To block it as a destination: egressctl block 10.0.0.0/8 203.0.113.9/32");
+	/* The two in the wrong order. */
+	must_refuse("{\"verb\":\"block\",\"host\":\"203.0.113.9\",\"dest\":\"10.20.0.16\",\"for_s\":60,\"reason\":\"r\"}",
+		    "To block it as a destination: egressctl block 10.20.0.16/32 203.0.113.9/32");
+	must_refuse("{\"verb\":\"block\",\"host\":\"172.31.0.1\",\"dest\":\"203.0.113.9\",\"for_s\":60,\"reason\":\"r\"}",
+		    "172.31.0.1/32 is not inside; senders that are not inside are one, judged by rules `from: unlisted` alone: write such a "
+		    "rule, or add it to the policy's `inside`");
+	must_refuse("{\"verb\":\"allow\",\"host\":\"172.31.0.1\",\"dest\":\"203.0.113.9\",\"budget_bytes\":5,\"for_s\":60,"
+		    "\"reason\":\"r\"}", "judged by rules `from: unlisted` alone");
+}
+
 /* What `text` has on the log; static. */
 static const char *log_of(const char *text)
 {
@@ -267,6 +282,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unblock_kinds, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unblock_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_block_and_allow, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_not_inside, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_outcome, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_log_says_what_was_asked, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_errors_once, setup, teardown),
