@@ -148,6 +148,36 @@ static void print_ok(const char *file, const void *blob, size_t size, bool json)
 	ctl_put_policy(&p);
 }
 
+static void print_diags(const struct diag_list *d, const char *format)
+{
+	if (strcmp(format, "json") == 0)
+		print_json(d);
+	else if (strcmp(format, "github") == 0)
+		print_github(d);
+	else
+		print_text(d);
+}
+
+/* Nothing could be checked: for programs an error of the whole file, for people `why`, unless NULL: they have been told. */
+static int not_checked(const char *format, const char *file, const char *why)
+{
+	struct diag_list *d;
+
+	if (strcmp(format, "text") == 0) {
+		if (why)
+			ctl_complain("%s: %s", file, why);
+		return CTL_NO;
+	}
+	d = malloc(sizeof(*d));
+	if (d) {
+		diag_init(d, file, "", 0);
+		diag_add(d, 0, 0, NULL, "%s", why ? why : "the policy cannot be checked without the roles in it; standard error tells why");
+		print_diags(d, format);
+	}
+	free(d);
+	return CTL_NO;
+}
+
 /* `alone`: the answer is all; else the text goes on to the daemon, which knows its roles. */
 static int check_text(const struct ctl *c, const char *text, size_t len, const char *format, bool alone)
 {
@@ -160,22 +190,18 @@ static int check_text(const struct ctl *c, const char *text, size_t len, const c
 	int r;
 
 	if (ctl_roles_read(c->config, &roles) < 0)
-		return CTL_NO;
+		return not_checked(format, c->config ? c->config : CTL_CONFIG, NULL);
 	env.role = roles.role;
 	env.nroles = roles.n;
 	d = malloc(sizeof(*d));
 	if (!d)
-		return CTL_NO;
+		return not_checked(format, file, strerror(ENOMEM));
 	diag_init(d, file, text, len);
 	r = policy_compile(text, len, &env, d, &blob, &size);
 	if (r < 0 && r != -EINVAL)
-		ctl_complain("%s: %s", file, strerror(-r));
-	if (strcmp(format, "json") == 0 && (r < 0 || (alone && c->format)))
-		print_json(d);
-	else if (strcmp(format, "github") == 0)
-		print_github(d);
-	else if (r < 0)
-		print_text(d);
+		diag_add(d, 0, 0, NULL, "%s", strerror(-r));
+	if (r < 0 || strcmp(format, "github") == 0 || (alone && c->format && strcmp(format, "json") == 0))
+		print_diags(d, format);
 	else if (alone)
 		print_ok(file, blob, size, strcmp(format, "json") == 0);
 	if (r < 0 || alone)
@@ -187,15 +213,11 @@ static int check_text(const struct ctl *c, const char *text, size_t len, const c
 	return r < 0 ? CTL_NO : CTL_OK;
 }
 
-static int read_policy(const char *path, char **ret, size_t *ret_len)
+static int read_policy(const char *format, const char *path, char **ret, size_t *ret_len)
 {
 	int r = read_file(path, POLICY_MAX, ret, ret_len);
 
-	if (r == -EFBIG)
-		ctl_complain("%s: larger than 1 MiB", path);
-	else if (r < 0)
-		ctl_complain("%s: %s", path, strerror(-r));
-	return r;
+	return r < 0 ? not_checked(format, path, r == -EFBIG ? "larger than 1 MiB" : strerror(-r)) : CTL_OK;
 }
 
 int ctl_check(const struct ctl *c)
@@ -209,7 +231,7 @@ int ctl_check(const struct ctl *c)
 		ctl_complain("--format %s: json or github is due", format);
 		return CTL_USAGE;
 	}
-	if (read_policy(c->arg[0], &text, &len) < 0)
+	if (read_policy(format, c->arg[0], &text, &len) != CTL_OK)
 		return CTL_NO;
 	code = check_text(c, text, len, format, true);
 	free(text);
@@ -321,6 +343,7 @@ static void tell_applied(const json_t *reply, const struct ctl *c)
 
 int ctl_apply(const struct ctl *c)
 {
+	const char *format = c->json ? "json" : "text";
 	uint64_t confirm_s = 0;
 	json_t *reply;
 	char *text;
@@ -331,9 +354,9 @@ int ctl_apply(const struct ctl *c)
 		ctl_complain("--confirm %s: a duration from 1s to 24h, such as 10m, is due", c->confirm);
 		return CTL_USAGE;
 	}
-	if (read_policy(c->arg[0], &text, &len) < 0)
+	if (read_policy(format, c->arg[0], &text, &len) != CTL_OK)
 		return CTL_NO;
-	code = check_text(c, text, len, c->json ? "json" : "text", false);	/* all errors with their places, before it is sent */
+	code = check_text(c, text, len, format, false);	/* all errors with their places, before it is sent */
 	reply = code == CTL_OK ? ctl_ask(c, apply_request(c, text, len, confirm_s)) : NULL;
 	if (reply) {
 		code = ctl_verdict(reply);

@@ -55,6 +55,32 @@ printf 'version: 1\ninside: [10.0.0.0/8]\nrulez: []\n' >"$dir/bad.yaml"
 says 1 out '"message": "rulez' egressctl --json apply "$dir/bad.yaml"
 if [ "$(jq -r '.[0].line' "$dir/out")" = 3 ]; then echo "ok - errors of apply are JSON"; else echo "not ok - apply: $(cat "$dir/out")"; failed=1; fi
 
+# Of what cannot be checked at all, too, programs get a list.
+whole() { # FILE ARGUMENT...: one error, of the whole FILE
+	local file=$1 got=0
+	shift
+	"$EGRESSD_BUILD/egressctl" "$@" >"$dir/out" 2>"$dir/err" || got=$?
+	if [ "$got" = 1 ] && [ "$(jq -r 'length, .[0].file, .[0].line, .[0].severity, (.[0].message | length > 0)' "$dir/out" | tr '\n' ' ')" = \
+		"1 $file 0 error true " ]; then
+		echo "ok - $*: a list"
+	else
+		echo "not ok - $*: $got, $(cat "$dir/out" "$dir/err")"
+		failed=1
+	fi
+}
+whole "$dir/none.yaml" check --format json "$dir/none.yaml"
+whole "$dir/none.yaml" --json check "$dir/none.yaml"
+whole "$dir/none.yaml" --json apply "$dir/none.yaml"
+head -c 1100000 /dev/zero | tr '\0' '#' >"$dir/large.yaml"
+whole "$dir/large.yaml" check --format json "$dir/large.yaml"
+echo 'gateway: [' >"$dir/broken.yaml"
+whole "$dir/broken.yaml" check -c "$dir/broken.yaml" --format json "$dir/bad.yaml"
+grep -q 'broken.yaml:2:1: error' "$dir/err" && echo "ok - and its errors" || { echo "not ok - $(cat "$dir/err")"; failed=1; }
+whole "$dir/none.yaml" check -c "$dir/none.yaml" --format json "$dir/bad.yaml"
+says 1 out "^::error file=$dir/none.yaml::No such file" egressctl check --format github "$dir/none.yaml"
+says 1 err "^egressctl: $dir/none.yaml: No such file" egressctl check "$dir/none.yaml"
+says 1 err "^egressctl: $dir/large.yaml: larger than 1 MiB$" egressctl check "$dir/large.yaml"
+
 # Sizes and times as they were understood.
 cat >"$dir/units.yaml" <<'END'
 version: 1
