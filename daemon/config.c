@@ -53,6 +53,17 @@ int config_read_file(const char *path, size_t max, char **ret_text, size_t *ret_
 	return 0;
 }
 
+const char *config_read_why(int e, size_t max, char buf[CONFIG_READ_WHY])
+{
+	if (e != -EFBIG)
+		return strerror(-e);
+	if (max >> 20)
+		snprintf(buf, CONFIG_READ_WHY, "larger than %zu MiB", max >> 20);
+	else
+		snprintf(buf, CONFIG_READ_WHY, "larger than %zu bytes", max);
+	return buf;
+}
+
 bool config_zone_known(void *ctx, const char *name)
 {
 	char path[128], *text;
@@ -413,12 +424,12 @@ int config_parse(const char *text, size_t len, struct diag_list *d, struct confi
 int config_load(const char *path, struct config *ret, int err)
 {
 	struct diag_list *d = malloc(sizeof(*d));
-	char *text = NULL;
+	char *text = NULL, why[CONFIG_READ_WHY];
 	size_t len;
 	int r = d ? config_read_file(path, FILE_MAX, &text, &len) : -ENOMEM;
 
 	if (r < 0) {
-		dprintf(err, "%s: %s\n", path, strerror(-r));
+		dprintf(err, "%s: %s\n", path, config_read_why(r, FILE_MAX, why));
 		free(d);
 		return r;
 	}

@@ -60,5 +60,8 @@ void config_print(const struct config *c, int fd);
 
 /* Whole small file, malloc'd and NUL-terminated; 0 or -errno (-EFBIG over max). */
 int config_read_file(const char *path, size_t max, char **ret_text, size_t *ret_len) MUST_CHECK;
+/* What its -errno means, with the bound where it is that. */
+#define CONFIG_READ_WHY 40
+const char *config_read_why(int e, size_t max, char buf[CONFIG_READ_WHY]);
 /* struct policy_env's zone_known(): libc takes a name that it does not find for UTC, without a word. */
 bool config_zone_known(void *ctx, const char *name);

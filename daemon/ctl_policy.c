@@ -16,51 +16,10 @@
 #include "ctl_roles.h"
 #include "yaml_tree.h"
 
-#define POLICY_MAX   (1U << 20)
-#define NETWORKS_MAX (4U << 20)
-
-static int read_file(const char *path, size_t max, char **ret, size_t *ret_len)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;
-	char *buf = malloc(max + 2);
-	size_t len = 0;
-
-	if (fd < 0 || !buf) {
-		r = fd < 0 ? -errno : -ENOMEM;
-		goto out;
-	}
-	while (len <= max) {
-		ssize_t n = read(fd, buf + len, max + 1 - len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			r = -errno;
-			goto out;
-		}
-		if (n == 0)
-			break;
-		len += (size_t)n;
-	}
-	if (len > max) {
-		r = -EFBIG;
-		goto out;
-	}
-	buf[len] = '\0';
-	*ret = buf;
-	*ret_len = len;
-	buf = NULL;
-out:
-	if (fd >= 0)
-		close(fd);
-	free(buf);
-	return r;
-}
-
 static int read_networks(void *ctx, const char *path, char **ret, size_t *ret_len)
 {
 	(void)ctx;
-	return read_file(path, NETWORKS_MAX, ret, ret_len);
+	return config_read_file(path, POLICY_NETWORKS_MAX, ret, ret_len);
 }
 
 /* ---- diags ---- */
@@ -215,9 +174,10 @@ static int check_text(const struct ctl *c, const char *text, size_t len, const c
 
 static int read_policy(const char *format, const char *path, char **ret, size_t *ret_len)
 {
-	int r = read_file(path, POLICY_MAX, ret, ret_len);
+	int r = config_read_file(path, POLICY_TEXT_MAX, ret, ret_len);
+	char why[CONFIG_READ_WHY];
 
-	return r < 0 ? not_checked(format, path, r == -EFBIG ? "larger than 1 MiB" : strerror(-r)) : CTL_OK;
+	return r < 0 ? not_checked(format, path, config_read_why(r, POLICY_TEXT_MAX, why)) : CTL_OK;
 }
 
 int ctl_check(const struct ctl *c)

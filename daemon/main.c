@@ -26,12 +26,12 @@ static int usage(int code)
 
 static int check_password(const struct config *c)
 {
-	char *text = NULL;
+	char *text = NULL, why[CONFIG_READ_WHY];
 	size_t len;
 	int r = c->redis && c->redis_password_file[0] ? config_read_file(c->redis_password_file, 4096, &text, &len) : 0;
 
 	if (r < 0)
-		fprintf(stderr, "redis.password_file %s: %s\n", c->redis_password_file, strerror(-r));
+		fprintf(stderr, "redis.password_file %s: %s\n", c->redis_password_file, config_read_why(r, 4096, why));
 	if (text && service_file_is_open(c->redis_password_file))
 		fprintf(stderr, "note: redis.password_file %s: all users may read it: chmod 640\n", c->redis_password_file);
 	if (text)

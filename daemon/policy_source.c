@@ -18,15 +18,13 @@
 #include "service_file.h"
 #include "time_servers.h"
 
-#define POLICY_MAX  (1U << 20)
-#define NETWORKS_MAX (4U << 20)
 #define BLOB_MAX    (16U << 20)
 #define PROTECT_MAX 64
 
 static int read_networks(void *ctx, const char *path, char **ret_text, size_t *ret_len)
 {
 	(void)ctx;
-	return config_read_file(path, NETWORKS_MAX, ret_text, ret_len);
+	return config_read_file(path, POLICY_NETWORKS_MAX, ret_text, ret_len);
 }
 
 /* ctx: descriptor for notes, of egressd -n. */
@@ -181,12 +179,12 @@ static int check_text(const struct config *c, const char *text, size_t len, int 
 
 int policy_source_check(const struct config *c, int err)
 {
-	char *text;
+	char *text, why[CONFIG_READ_WHY];
 	size_t len;
-	int r = config_read_file(c->policy, POLICY_MAX, &text, &len);
+	int r = config_read_file(c->policy, POLICY_TEXT_MAX, &text, &len);
 
 	if (r < 0) {
-		dprintf(err, "policy %s: %s\n", c->policy, strerror(-r));
+		dprintf(err, "policy %s: %s\n", c->policy, config_read_why(r, POLICY_TEXT_MAX, why));
 		return r;
 	}
 	service_file_note(c->policy, err);
@@ -199,13 +197,13 @@ int policy_source_compile(const struct config *c, const char *text, size_t len, 
 			  size_t why_size)
 {
 	struct compiled p = { .fd = -1 };
-	char *own = NULL;
+	char *own = NULL, buf[CONFIG_READ_WHY];
 	int r = 0;
 
 	if (!text) {
-		r = config_read_file(c->policy, POLICY_MAX, &own, &len);
+		r = config_read_file(c->policy, POLICY_TEXT_MAX, &own, &len);
 		if (r < 0) {
-			snprintf(why, why_size, "policy %s: %s%s", c->policy, strerror(-r),
+			snprintf(why, why_size, "policy %s: %s%s", c->policy, config_read_why(r, POLICY_TEXT_MAX, buf),
 				 r == -EACCES ? "; egressd's group must be able to read it and its folder" : "");
 			return r;
 		}

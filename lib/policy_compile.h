@@ -21,8 +21,11 @@ struct policy_role {
 	const char *device[POLICY_IFACES];	/* NULL-terminated unless full */
 };
 
+#define POLICY_TEXT_MAX	    (1U << 20)	/* bytes of a policy */
+#define POLICY_NETWORKS_MAX (4U << 20)	/* of a networks_file */
+
 struct policy_env {
-	/* networks_file: whole content, malloc'd; 0 or -errno. NULL: such files are refused. */
+	/* networks_file: whole content, malloc'd; 0 or -errno, -EFBIG beyond POLICY_NETWORKS_MAX. NULL: such files are refused. */
 	int (*read_file)(void *ctx, const char *path, char **ret_text, size_t *ret_len);
 	/* Whether this machine has that time zone; the name has the shape of one and is not UTC. NULL: each passes. */
 	bool (*zone_known)(void *ctx, const char *name);

@@ -133,4 +133,7 @@ config "$dir/bad.yaml" >"$dir/egressd.yaml"
 checks 1 "^$dir/bad.yaml:3:1: error: rulez" "a policy with errors"
 config "$dir/policy.yaml" "$dir/nowhere" >"$dir/egressd.yaml"
 checks 1 "^redis.password_file $dir/nowhere: No such file" "no password file"
+config "$dir/large.yaml" >"$dir/egressd.yaml"
+checks 1 "^policy $dir/large.yaml: larger than 1 MiB$" "a policy that is too large"
+says 1 err "^$dir/large.yaml: larger than 1 MiB$" egressd -n -c "$dir/large.yaml"
 exit $failed

@@ -14,6 +14,7 @@
 
 #include "log.h"
 #include "policy.h"
+#include "policy_compile.h"
 #include "policy_source.h"
 
 static const char text[] = "version: 1\ninside: [10.0.0.0/8]\n";
@@ -102,9 +103,29 @@ static void not_readable(void **state)
 	assert_non_null(strstr(why, "Permission denied; egressd's group must be able to read it"));
 }
 
+static void too_large(void **state)
+{
+	static char path[] = "/tmp/test_policy_source.XXXXXX";
+	struct config c = { .redis = 0 };
+	char why[200] = "";
+	struct compiled p;
+	int fd = mkstemp(path), r;
+
+	(void)state;
+	assert_true(fd >= 0);
+	snprintf(c.policy, sizeof(c.policy), "%s", path);
+	assert_int_equal(ftruncate(fd, POLICY_TEXT_MAX + 1), 0);
+	close(fd);
+	r = policy_source_compile(&c, NULL, 0, &p, why, sizeof(why));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(r, -EFBIG);
+	assert_non_null(strstr(why, "larger than 1 MiB"));
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(redis), cmocka_unit_test(zones), cmocka_unit_test(not_readable) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(redis), cmocka_unit_test(zones), cmocka_unit_test(not_readable),
+					    cmocka_unit_test(too_large) };
 
 	log_open("test");
 	return cmocka_run_group_tests(tests, NULL, NULL);
