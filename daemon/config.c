@@ -311,8 +311,13 @@ static void redis_address(const struct yaml_node *n, struct config *c, struct di
 static void key_redis(const struct yaml_node *n, struct config *c, struct diag_list *d)
 {
 	static const char *const keys[] = { "socket", "address", "username", "password_file", NULL };
-	const struct yaml_node *v;
+	const struct yaml_node *v = yaml_get(n, "password");
 
+	if (v) {
+		diag_add(d, v->key_line, v->key_col, "put it into a file: password_file: /etc/egressd/redis.password",
+			 "password: unknown key");
+		diag_close(d, v->key_line, v->key_col);
+	}
 	if (!map_with(n, keys, d))
 		return;
 	c->redis = 1;

@@ -95,6 +95,19 @@ static int add_lines(struct lines *l, const char *text, size_t len)
 	return 0;
 }
 
+static const char *remedy(int e)
+{
+	_Static_assert(POLICY_NETWORKS_MAX == 4U << 20, "the text below");
+	switch (e) {
+	case -EACCES:
+		return "egressd's group must be able to read it and its folder";
+	case -EFBIG:
+		return "at most 4 MiB; networks within another one need no line";
+	default:
+		return "a file with one network a line is due there; or write networks: [...]";
+	}
+}
+
 int doc_networks_file(struct policy_doc *d, const struct yaml_node *n, struct doc_destination *dest)
 {
 	struct lines l = { .d = d, .n = n, .dest = dest, .path = doc_text(d, n, "networks_file") };
@@ -119,7 +132,7 @@ int doc_networks_file(struct policy_doc *d, const struct yaml_node *n, struct do
 	if (r == -ENOMEM)
 		return r;
 	if (r < 0) {
-		DOC_ERROR(d, n, NULL, "networks_file: %.80s: %s", l.path, strerrordesc_np(-r));
+		DOC_ERROR(d, n, remedy(r), "networks_file: %.80s: %s", l.path, strerrordesc_np(-r));
 		return 0;
 	}
 	r = add_lines(&l, text, len);
@@ -127,6 +140,6 @@ int doc_networks_file(struct policy_doc *d, const struct yaml_node *n, struct do
 	if (r == 0 && l.errors > FILE_ERRORS)
 		DOC_ERROR(d, n, NULL, "%.80s: and %u more such lines", l.path, l.errors - FILE_ERRORS);
 	else if (r == 0 && !l.errors && dest->nnets == before)
-		DOC_ERROR(d, n, NULL, "networks_file: %.80s holds no network", l.path);
+		DOC_ERROR(d, n, "one network a line is due, such as 203.0.113.0/24", "networks_file: %.80s holds no network", l.path);
 	return r;
 }

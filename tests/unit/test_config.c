@@ -208,6 +208,8 @@ static void refused(void **state)
 		{ "# \x01\n", "control character" },
 		{ "---\na: b\n---\nc: d\n", "second document" },
 		{ "<<: {a: b}\n", "merge keys" },
+		{ "redis: {socket: /a, password: x}\n", "password: unknown key" },
+		{ "redis: {socket: /a, password: x}\n", "^ put it into a file: password_file: /etc/egressd/redis.password" },
 		{ "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "nested deeper" },
 		{ "", "expected" },
 	};

@@ -40,6 +40,10 @@ static int read_file(void *ctx, const char *path, char **ret_text, size_t *ret_l
 	(void)ctx;
 	if (strncmp(path, "/golden/", 8))
 		return -ENOENT;
+	if (strcmp(path, "/golden/secret.txt") == 0)
+		return -EACCES;
+	if (strcmp(path, "/golden/huge.txt") == 0)
+		return -EFBIG;
 	snprintf(here, sizeof(here), DIR "%s", path + 8);
 	*ret_text = whole_file(here, ret_len);
 	return *ret_text ? 0 : -ENOENT;
