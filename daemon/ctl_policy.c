@@ -107,6 +107,18 @@ static void print_ok(const char *file, const void *blob, size_t size, bool json)
 	ctl_put_policy(&p);
 }
 
+/* No error: rules may come later. */
+static void note_no_rule(const char *file, const void *blob, size_t size)
+{
+	struct policy p;
+	const char *why = "";
+
+	if (policy_open(blob, size, &p, &why) < 0 || p.h->nrules > p.h->ncontracts)
+		return;
+	ctl_complain("note: %s: no rule: what leaves is counted, but has no limit%s", file,
+		     p.h->flags & POLICY_ENFORCE ? ", and `mode: enforce` nothing to enforce" : "");
+}
+
 static void print_diags(const struct diag_list *d, const char *format)
 {
 	if (strcmp(format, "json") == 0)
@@ -163,6 +175,8 @@ static int check_text(const struct ctl *c, const char *text, size_t len, const c
 		print_diags(d, format);
 	else if (alone)
 		print_ok(file, blob, size, strcmp(format, "json") == 0);
+	if (r == 0)
+		note_no_rule(file, blob, size);
 	if (r < 0 || alone)
 		ctl_roles_note(&roles, text, len);
 	if (r == 0)

@@ -105,6 +105,23 @@ want+='[["backup","2100-01-01T00:00:00Z",86400,300000000000]] 10000000000 '
 if [ "$got" = "$want" ]; then echo "ok - check --json: bytes and seconds"; else echo "not ok - check --json: $got"; failed=1; fi
 says 0 out '^\[\]$' egressctl check --format json "$dir/units.yaml"
 
+# A policy without any rule is no error, and not passed over either.
+noted() { # WANT PATTERN ARGUMENT...: exit code 0 or 1, and so many notes
+	local want=$1 pattern=$2
+	shift 2
+	"$EGRESSD_BUILD/egressctl" "$@" >"$dir/out" 2>"$dir/err"
+	if [ "$(grep -cE -- "$pattern" "$dir/err")" = "$want" ]; then echo "ok - $*: $want notes"; else
+		echo "not ok - $*: wanted $want times '$pattern', got $(cat "$dir/err")"
+		failed=1
+	fi
+}
+printf 'version: 1\nmode: enforce\ninside: [10.0.0.0/8]\n' >"$dir/norule.yaml"
+none="^egressctl: note: $dir/norule.yaml: no rule: what leaves is counted, but has no limit, and .mode: enforce. nothing to enforce$"
+noted 1 "$none" check "$dir/norule.yaml"
+noted 1 "$none" --json check "$dir/norule.yaml"
+noted 1 "$none" --socket /nowhere apply "$dir/norule.yaml"
+noted 0 'no rule' check "$dir/units.yaml"
+
 # egressd -n reads what a start would read.
 config() { # POLICY [PASSWORD_FILE]
 	printf 'gateway: gw1\npolicy: %s\ninterfaces: {outside: [lo, absent0]}\n' "$1"
