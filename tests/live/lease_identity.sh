@@ -92,26 +92,28 @@ identity_daemon() (
 		status: .[-1].leases}'
 )
 
-# Of each lease that stands: {pair, quota, used, by}
-identity_quotas() {
-	local name
+# Of each lease that stands: {pair, quota, used, by}. Fails where one began or ended between the readings.
+identity_quotas() (
+	set -o pipefail
 	{
 		in_ns gw nft -j list quotas
 		for name in lease4 lease6 service4 service6; do in_ns gw nft -j list map inet egressd $name; done
 		for name in leased4 leased6 served4 served6; do in_ns gw nft -j list set inet egressd $name; done
+		true	# without leases there are no such maps
 	} 2>/dev/null | jq -cs '
 		def ends: [.concat[] | if type == "object" then .prefix.addr else . end | tostring] | join(" ");
 		[.[].nftables[]] | ([.[].quota // empty | {key: .name, value: {quota: .bytes, used}}] | from_entries) as $quota |
 		([.[].set // empty | (.name | sub("leased"; "lease") | sub("served"; "service")) as $of | .elem[]?.elem |
 			{key: ($of + (.val | ends)), value: .counter.bytes}] | from_entries) as $by |
 		[.[].map // empty | .name as $of | .elem[]? | {pair: (.[0] | ends | split(" ")[0:2] | join(" ")), by: $by[$of + (.[0] | ends)]}
-			+ $quota[.[1]]]'
-}
+			+ ($quota[.[1]] // error("amid a change"))]'
+)
 
 # identity_faults ABOVE BELOW: what does not agree, a line each.
 identity_faults() {
 	local kernel quotas daemon
-	kernel=$(identity_kernel) && quotas=$(identity_quotas) && daemon=$(identity_daemon "$kernel") || { echo "who counts does not say"; return; }
+	for _ in 1 2 3 4 5; do quotas=$(identity_quotas 2>/dev/null) && break; done
+	kernel=$(identity_kernel) && [ -n "$quotas" ] && daemon=$(identity_daemon "$kernel") || { echo "who counts does not say"; return; }
 	jq -r <<<"$daemon" --argjson kernel "$kernel" --argjson quotas "$quotas" --argjson above "$1" --argjson below "$2" \
 		--arg partial " $IDENTITY_PARTIAL " '
 		def near($want): . <= $want + $above and . >= $want - $below;
