@@ -250,6 +250,7 @@ static void set_counters(const struct control_ctx *c, json_t *to)
 		[HEALTH_RULES_FAILED] = "rules-failed",	    [HEALTH_TABLE_FULL] = "table-full",
 		[HEALTH_BRAKE] = "brake",		    [HEALTH_UNSEEN] = "unseen",
 		[HEALTH_QUEUE_LOST] = "queue-lost",	    [HEALTH_RESTORED] = "restored",
+		[HEALTH_LEASES_CHANGED] = "leases-changed",
 	};
 	json_t *o = json_object();
 
@@ -284,7 +285,7 @@ static void set_leases(const struct control_ctx *c, json_t *reply)
 	control_set_number(o, "grants", LOAD(h->lease_grants));
 	control_set_number(o, "raises", LOAD(h->lease_raises));
 	control_set_number(o, "recalls", LOAD(h->lease_recalls));
-	control_set_number(o, "beyond_bytes", LOAD(h->lease_beyond));	/* passed by quotas that others raised */
+	control_set_number(o, "beyond_bytes", LOAD(h->lease_beyond));	/* passed by quotas that others raised or made */
 	control_set_number(o, "lost_bytes", LOAD(h->lease_lost));	/* assumed passed, for leases that others removed */
 	control_set_number(second, "grants", c->last_second.grants);
 	control_set_number(second, "raises", c->last_second.raises);

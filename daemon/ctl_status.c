@@ -85,7 +85,7 @@ static void put_devices(const json_t *names)
 static void put_unusual(const json_t *s)
 {
 	const json_t *p = json_object_get(s, "policy"), *e = json_object_get(s, "engine");
-	const json_t *spool = json_object_get(s, "spool");
+	const json_t *spool = json_object_get(s, "spool"), *leases = json_object_get(s, "leases");
 	uint64_t dropped = ctl_number(s, "queue_dropped") + ctl_number(s, "user_dropped");
 	char when[32], bytes[16];
 
@@ -117,6 +117,12 @@ static void put_unusual(const json_t *s)
 		printf("  unseen: %s left without being judged (%" PRIu64 " packet%s; failure: %s)\n",
 		       ctl_bytes(s, "unseen_bytes", bytes), ctl_number(s, "unseen_packets"),
 		       ctl_plural(ctl_number(s, "unseen_packets")), ctl_string(s, "failure"));
+	if (ctl_number(leases, "beyond_bytes"))
+		printf("  %s passed on leases beyond what was granted: somebody raised, reset or made them\n",
+		       ctl_bytes(leases, "beyond_bytes", bytes));
+	if (ctl_number(leases, "lost_bytes"))
+		printf("  %s are charged as passed that nobody can count any more: somebody removed leases\n",
+		       ctl_bytes(leases, "lost_bytes", bytes));
 	if (ctl_null(s, "queue_dropped"))
 		printf("  unknown how many packets the kernel dropped at a full queue: the engine may not read its count\n");
 	if (ctl_number(s, "unlisted_bytes"))

@@ -404,7 +404,7 @@ static void put_back(struct engine *e, struct mono now, bool tell)
 	/* Once a removal, also when putting back fails and is tried again. */
 	if (tell && atomic_load_explicit(&e->area.h->rules_in, memory_order_relaxed)) {
 		enforce_worry(e, HEALTH_RULES_FLUSHED);
-		log_warning("somebody removed kernel rules or blocks of ours; putting them back");
+		log_warning("somebody removed or changed kernel rules, blocks or leases of ours; putting them back");
 	}
 	leases_end_all(e);
 	(void)blocked_settle(e, e->policy);

@@ -18,14 +18,15 @@ static const struct {
 	const char *kind, *text;
 } words[HEALTH_COUNT] = {
 	[HEALTH_ENGINE_RESTART] = { "engine-restart", NULL },	/* health_restart_text() */
-	[HEALTH_RULES_FLUSHED] = { "rules-flushed", "somebody removed egressd's kernel rules or blocks; they were put back; what left "
-				   "meanwhile, and up to a second before, is missing in egress and unseen" },
+	[HEALTH_RULES_FLUSHED] = { "rules-flushed", "somebody removed or changed egressd's kernel rules, blocks or leases; they were put back; what "
+				   "left meanwhile, and up to a second before, may be missing in egress and unseen" },
 	[HEALTH_RULES_FAILED] = { "rules-failed", "kernel rules could not be changed; see the journal" },
 	[HEALTH_TABLE_FULL] = { "table-full", "the pair table is full; idle pairs are folded into their hosts" },
 	[HEALTH_BRAKE] = { "brake", "more subjects than the policy's brake allows would be blocked: only alerting" },
 	[HEALTH_UNSEEN] = { "unseen", "packets left that egressd did not judge; see unseen in egressctl status" },
 	[HEALTH_QUEUE_LOST] = { "queue-lost", "the kernel dropped packets of our queue" },
 	[HEALTH_RESTORED] = { "restored", "sums were restored from a snapshot; the gap is in egressctl status" },
+	[HEALTH_LEASES_CHANGED] = { "leases-changed", "somebody raised, reset, made or removed leases in the kernel; they end" },
 };
 
 static uint64_t load(const _Atomic uint64_t *n)
@@ -51,6 +52,15 @@ static void table_full_text(const struct area *a, char *text, size_t size)
 		 worst == TABLE_NONE ? "no single host" : pair_in_format(a->pair[worst].key.in, in));
 }
 
+static void leases_changed_text(const struct area *a, char *text, size_t size)
+{
+	char beyond[16], lost[16];
+
+	snprintf(text, size, "%s; so far %s passed beyond what was granted, and %s that nobody can count any more are charged as passed",
+		 words[HEALTH_LEASES_CHANGED].text, format_bytes(load(&a->h->lease_beyond), beyond),
+		 format_bytes(load(&a->h->lease_lost), lost));
+}
+
 static void rise_text(const struct area *a, unsigned what, uint64_t times, char *text, size_t size)
 {
 	size_t n;
@@ -58,6 +68,8 @@ static void rise_text(const struct area *a, unsigned what, uint64_t times, char 
 	snprintf(text, size, "%s", words[what].text);
 	if (what == HEALTH_TABLE_FULL)
 		table_full_text(a, text, size);
+	if (what == HEALTH_LEASES_CHANGED)
+		leases_changed_text(a, text, size);
 	n = strlen(text);
 	if (times > 1)
 		snprintf(text + n, size - n, " (%" PRIu64 " times)", times);
@@ -166,7 +178,7 @@ static int report_restarts(struct health *h, const struct area *a, uint64_t n, s
 
 /* ---- kept ---- */
 
-#define KEPT_LAYOUT 1U
+#define KEPT_LAYOUT 2U
 #define KEPT_MAGIC  "egrhlth\1"	/* 8 bytes, without the NUL */
 
 struct kept {			/* state_dir/health; as good as the area, so it need not outlive the boot */
@@ -177,7 +189,7 @@ struct kept {			/* state_dir/health; as good as the area, so it need not outlive
 	uint8_t sum[HASH_SUM_LEN];	/* of all before */
 };
 
-_Static_assert(sizeof(struct health) == 120 && HEALTH_COUNT == 8, "raise KEPT_LAYOUT");
+_Static_assert(sizeof(struct health) == 128 && HEALTH_COUNT == 9, "raise KEPT_LAYOUT");
 
 static void sum_of(const struct kept *x, uint8_t sum[HASH_SUM_LEN])
 {

@@ -379,7 +379,7 @@ bool leases_second(struct engine *e)
 	if (leases_settle(e) < 0)
 		return false;	/* rules_present() tells why */
 	if (s->nforeign || misses_some(e)) {
-		enforce_worry(e, HEALTH_RULES_FLUSHED);
+		enforce_worry(e, HEALTH_LEASES_CHANGED);
 		log_warning("somebody %s; all of them are ended", s->nforeign ? "made leases" : "removed leases of ours");
 		leases_end_all(e);
 		return !s->due;

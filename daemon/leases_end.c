@@ -40,7 +40,7 @@ static void settle(struct engine *e, uint32_t slot, uint64_t packets, uint64_t b
 	if (e->leases->live[slot].broken)
 		return;	/* told, and about to end */
 	e->leases->live[slot].broken = true;
-	enforce_worry(e, HEALTH_RULES_FLUSHED);
+	enforce_worry(e, HEALTH_LEASES_CHANGED);
 	log_warning("somebody raised or reset a quota of ours: %" PRIu64 " bytes passed beyond what was granted so far; they are counted, "
 		    "and the lease ends", beyond);
 }
@@ -52,6 +52,7 @@ static void counted(void *ctx, const struct lease_key *key, uint64_t packets, ui
 
 	if (slot == TABLE_NONE || !lease_is_open(e, slot)) {
 		e->leases->nforeign++;
+		e->leases->foreign_packets += packets;
 		e->leases->foreign_bytes += bytes;
 		return;
 	}
@@ -62,7 +63,7 @@ static void counted(void *ctx, const struct lease_key *key, uint64_t packets, ui
 int leases_settle(struct engine *e)
 {
 	e->leases->nforeign = 0;
-	e->leases->foreign_bytes = 0;
+	e->leases->foreign_packets = e->leases->foreign_bytes = 0;
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
 		e->leases->live[i].seen = false;
 	return rules_lease_counts(e->rules, counted, e);
@@ -98,6 +99,21 @@ void lease_drop(struct engine *e, uint32_t slot)
 {
 	e->leases->live[slot] = (struct live){ 0 };
 	lease_free(&e->judge, slot);
+}
+
+/* What leases that others made let pass is in no pair's record and in no account, so it is unseen; the kernel's counter of that, from which
+ * the total goes on, does not know it. */
+static void foreign_passed(struct engine *e)
+{
+	const struct leases *s = e->leases;
+	struct area_header *h = e->area.h;
+
+	h->unseen_packets_base += s->foreign_packets;
+	h->unseen_base += s->foreign_bytes;
+	atomic_fetch_add_explicit(&h->unseen_packets, s->foreign_packets, memory_order_relaxed);
+	atomic_fetch_add_explicit(&h->unseen_bytes, s->foreign_bytes, memory_order_relaxed);
+	atomic_fetch_add_explicit(&h->lease_beyond, s->foreign_bytes, memory_order_relaxed);
+	log_warning("%u leases in the kernel were not ours: %" PRIu64 " bytes passed by them, unseen", s->nforeign, s->foreign_bytes);
 }
 
 static void recalled(struct engine *e, unsigned n)
@@ -137,11 +153,8 @@ void leases_end_all(struct engine *e)
 		failed(e, r);
 		return;
 	}
-	if (s->nforeign && !s->leftover) {
-		atomic_fetch_add_explicit(&e->area.h->lease_beyond, s->foreign_bytes, memory_order_relaxed);
-		log_warning("%u leases in the kernel were not ours: %" PRIu64 " bytes passed by them, charged to nobody", s->nforeign,
-			    s->foreign_bytes);
-	}
+	if (s->nforeign && !s->leftover)
+		foreign_passed(e);
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++) {
 		if (!lease_is_open(e, i))
 			continue;

@@ -29,7 +29,7 @@ struct leases {
 	uint32_t ending[LEASE_SLOTS];	/* leases_end() takes them, all in one grace period */
 	unsigned nending;
 	unsigned nforeign;	/* elements that are no lease of ours, in the last dump, and what passed by them */
-	uint64_t foreign_bytes;
+	uint64_t foreign_packets, foreign_bytes;
 	bool grace;		/* one is waited for: those asleep began to be before it did, and no others */
 	bool closing;		/* the dump under way is of leases that have all ended */
 	bool inherited;		/* those that are open were an engine's before this one */

@@ -19,7 +19,7 @@
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   8
+#define AREA_LAYOUT   9
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
@@ -49,7 +49,7 @@ enum area_counter {		/* per worker; area_counter_name() */
 
 enum area_health {		/* times that something happened which people must know; the relay reports a rise */
 	HEALTH_ENGINE_RESTART, HEALTH_RULES_FLUSHED, HEALTH_RULES_FAILED, HEALTH_TABLE_FULL, HEALTH_BRAKE,
-	HEALTH_UNSEEN, HEALTH_QUEUE_LOST, HEALTH_RESTORED,
+	HEALTH_UNSEEN, HEALTH_QUEUE_LOST, HEALTH_RESTORED, HEALTH_LEASES_CHANGED,
 	HEALTH_COUNT
 };
 

@@ -386,11 +386,11 @@ static void away(void **state)
 	ready_engine(w, 3);
 	next_relay(w);
 	assert_says(told(w), "; 3 packets (3.0 kB) dropped unjudged\"");
-	assert_says(told(w), "somebody removed egressd's kernel rules");
+	assert_says(told(w), "somebody removed or changed egressd's kernel rules");
 	assert_null(told(w));
 	next_relay(w);			/* it died before it kept that */
 	assert_says(told(w), "; 3 packets (3.0 kB) dropped unjudged\"");
-	assert_says(told(w), "somebody removed egressd's kernel rules");
+	assert_says(told(w), "somebody removed or changed egressd's kernel rules");
 	health_keep(&w->health, &w->area, w->dir);
 	next_relay(w);
 	assert_null(told(w));

@@ -57,15 +57,13 @@ static void who_begins_again_is_waked(void **state)
 /* No worker says a word: the kernel's is enough, and what it says of a lease that is no more is nothing. */
 static void the_kernels_word_raises(void **state)
 {
-	struct quota *q = NULL;
+	struct quota *q;
 	uint64_t passed;
 
 	(void)state;
 	world_of_leases();
 	packets("192.0.2.1", 500);
-	assert_int_equal(elements(), 1);
-	for (unsigned i = 0; i < ARRAY_SIZE(kernel); i++)
-		q = kernel[i].made ? &kernel[i] : q;
+	q = the_quota();
 	silent = true;
 	for (unsigned i = 0; i < 3; i++) {
 		while (nwords == 0)
@@ -288,16 +286,14 @@ static void an_old_hint_makes_nobody_wait(void **state)
 /* Used up to the byte, and no more comes: nothing is out, and it ends all the same. */
 static void one_with_nothing_out_ends(void **state)
 {
-	struct quota *q = NULL;
+	struct quota *q;
 
 	(void)state;
 	world_of_leases();
 	packets("192.0.2.1", 500);
 	for (unsigned i = 0; i < 8; i++)
 		one_second();
-	for (unsigned i = 0; i < ARRAY_SIZE(kernel); i++)
-		q = kernel[i].made ? &kernel[i] : q;
-	assert_non_null(q);
+	q = the_quota();
 	left += q->quota - q->passed;
 	e.leases->live[q->slot].mark_bytes += q->quota - q->passed;	/* slowly: too little to be given more */
 	e.leases->live[q->slot].rate = 1000;
@@ -330,6 +326,62 @@ static void an_end_that_fails_is_made_up_for(void **state)
 	all_is_known();
 }
 
+enum deed { RESETS, RAISES, REMOVES, MAKES, DEEDS };
+
+static void does(enum deed deed, struct quota *q)
+{
+	struct quota made = *q;
+
+	if (deed == RESETS)
+		q->used = 0;
+	else if (deed == RAISES)
+		q->quota += LIMIT;
+	else if (deed == REMOVES)
+		*q = (struct quota){ 0 };
+	if (deed != MAKES)
+		return;
+	made.key.out[3]++;
+	made.passed = 12 * PACKET;
+	made.packets = 12;
+	has_place(LEASE_SLOTS - 1);
+	kernel[LEASE_SLOTS - 1] = made;
+}
+
+/* What others do to leases: at the second's look they end, it is told once, and each byte is charged, or unseen when nobody of ours lent it. */
+static void what_others_change_is_told(void **state)
+{
+	(void)state;
+	for (enum deed deed = RESETS; deed < DEEDS; deed++) {
+		const struct area_header *h;
+		uint64_t granted, beyond, lost;
+		struct quota *q;
+
+		world_of_leases();
+		packets("192.0.2.1", 500);
+		q = the_quota();
+		granted = w.j.area.lease[q->slot].granted;
+		silent = meddled = true;	/* nobody asks for more */
+		packets("192.0.2.1", (unsigned)((q->quota - q->used) / PACKET) - 10);
+		assert_int_equal(leases_settle(&e), 0);
+		lost = deed == REMOVES ? granted - q->passed : 0;
+		does(deed, q);
+		packets("192.0.2.1", (unsigned)(granted / PACKET));
+		beyond = deed == MAKES ? 12 * PACKET : q->passed > granted ? q->passed - granted : 0;
+		assert_true(deed == REMOVES || beyond);
+		one_second();
+		assert_int_equal(leases_outstanding(&e), 0);
+		one_second();		/* once, and what it was about is gone */
+		h = w.j.area.h;
+		if (atomic_load(&h->lease_beyond) != beyond || atomic_load(&h->lease_lost) != lost || elements() ||
+		    worries[HEALTH_LEASES_CHANGED] != 1 || atomic_load(&h->unseen_bytes) != (deed == MAKES ? beyond : 0))
+			fail_msg("deed %u: %lu beyond of %lu, %lu lost of %lu, %u elements, told %u times, %lu unseen", deed,
+				 atomic_load(&h->lease_beyond), beyond, atomic_load(&h->lease_lost), lost, elements(),
+				 worries[HEALTH_LEASES_CHANGED], atomic_load(&h->unseen_bytes));
+		left += lost;
+		all_is_known();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -345,6 +397,7 @@ int main(void)
 		cmocka_unit_test(an_old_hint_makes_nobody_wait),
 		cmocka_unit_test(one_with_nothing_out_ends),
 		cmocka_unit_test(an_end_that_fails_is_made_up_for),
+		cmocka_unit_test(what_others_change_is_told),
 	};
 
 	return cmocka_run_group_tests_name("leases", tests, prepare, NULL);
