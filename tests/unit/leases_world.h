@@ -50,7 +50,7 @@ static bool fails(void)
 	return fails_one_in && below(fails_one_in) == 0;
 }
 
-static uint32_t place[64];	/* where there was something, ever: the rest need not be looked at */
+static uint32_t place[1024];	/* where there was something, ever: the rest need not be looked at */
 static unsigned nplaces;
 
 static void has_place(uint32_t slot)

@@ -326,6 +326,39 @@ static void an_end_that_fails_is_made_up_for(void **state)
 	all_is_known();
 }
 
+/* Of many that are low at once a turn of the loop raises one transaction's, and each in its turn. */
+static void a_turn_is_one_transaction(void **state)
+{
+	const unsigned many = RULES_LEASES * 2 + RULES_LEASES / 2;
+	unsigned turns = 0;
+	uint64_t raises;
+
+	(void)state;
+	world_of_leases();
+	change_policy("rules:\n  - {name: h, from: 10.0.0.0/8, to: outside, per: host, limit: {30d: 100TB}, action: block}\n");
+	for (unsigned i = 0; i < many; i++) {
+		char dst[32];
+
+		snprintf(dst, sizeof(dst), "198.51.%u.%u", i / 250, 1 + i % 250);
+		packets(dst, 200);
+	}
+	assert_int_equal(elements(), many);
+	for (uint32_t i = 0; i < LEASE_SLOTS; i++)
+		e.leases->live[i].rate *= 8;
+	w.now = mono_add_s(w.now, 1);
+	raises = atomic_load(&w.j.area.h->lease_raises);
+	assert_true(leases_second(&e));
+	for (; leases_due_ms(&e) == 0; turns++) {
+		const unsigned before = transactions;
+
+		leases_go_on(&e);
+		assert_true(transactions <= before + 1);
+	}
+	assert_int_equal(turns, 3);
+	assert_int_equal(atomic_load(&w.j.area.h->lease_raises) - raises, many);
+	all_is_known();
+}
+
 enum deed { RESETS, RAISES, REMOVES, MAKES, DEEDS };
 
 static void does(enum deed deed, struct quota *q)
@@ -397,6 +430,7 @@ int main(void)
 		cmocka_unit_test(an_old_hint_makes_nobody_wait),
 		cmocka_unit_test(one_with_nothing_out_ends),
 		cmocka_unit_test(an_end_that_fails_is_made_up_for),
+		cmocka_unit_test(a_turn_is_one_transaction),
 		cmocka_unit_test(what_others_change_is_told),
 	};
 
