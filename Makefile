@@ -73,7 +73,7 @@ $B/tests/unit/test_spool_faults $B/tests/unit/test_spool_crash $B/tests/unit/tes
 # egressd in a world that is odd when it is told to be.
 $B/tests/live/egressd_odd: $B/daemon/main.o
 $B/tests/live/egressd_odd: LDFLAGS += $B/daemon/main.o -Wl,--wrap=clock_gettime,--wrap=sendto \
-	-Wl,--wrap=leases_note,--wrap=leases_second,--wrap=rules_lease_depleted
+	-Wl,--wrap=leases_note,--wrap=leases_second,--wrap=rules_lease_depleted,--wrap=held_review
 
 unit: $(call prog,$(unit_src) $(scenario_src))
 torture: $(call prog,$(torture_src))

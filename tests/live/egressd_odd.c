@@ -1,7 +1,8 @@
 /* egressd_odd.c - egressd itself, linked with --wrap of some calls, in a world that is odd when it is told to be.
  *
  * EGRESSD_DAYS=FILE     the wall clock is ahead by so many days as the file has bytes, now
- * EGRESSD_MUTE=FILE     nobody says that a lease is used up, by the bits of the file's size: 1 the workers, 2 the kernel, 4 the second's look
+ * EGRESSD_MUTE=FILE     nobody says that a lease is used up, by the bits of the file's size: 1 the workers, 2 the kernel, 4 the second's look;
+ *                       nor, 8, that packets have waited for a recall long enough
  * EGRESSD_NO_QUEUE=1    the kernel knows neither nft's queue statement nor the xt target NFQUEUE: rules ask for another name
  * EGRESSD_NO_QUOTA=1    it has no quota objects: theirs have a type nobody knows
  * EGRESSD_OLD_SETS=1    as before 5.7 it passes over the expression of a set's elements: that attribute has a number nobody knows
@@ -21,7 +22,7 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 
-#include "leases.h"
+#include "engine.h"
 #include "rules_lease.h"
 
 #define DAY_S	86400
@@ -36,10 +37,12 @@ bool __real_leases_note(struct engine_worker *w, const struct judge_packet *v);
 bool __wrap_leases_note(struct engine_worker *w, const struct judge_packet *v);
 bool __real_leases_second(struct engine *e);
 bool __wrap_leases_second(struct engine *e);
+void __real_held_review(struct engine_worker *w, struct mono now);
+void __wrap_held_review(struct engine_worker *w, struct mono now);
 size_t __real_rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n);
 size_t __wrap_rules_lease_depleted(struct rules *r, struct rules_lease *ret, size_t n);
 
-enum { MUTE_WORKERS = 1, MUTE_KERNEL = 2, MUTE_SECOND = 4 };
+enum { MUTE_WORKERS = 1, MUTE_KERNEL = 2, MUTE_SECOND = 4, MUTE_HELD = 8 };
 
 static int days_fd = -1, mute_fd = -1;
 
@@ -94,6 +97,12 @@ size_t __wrap_rules_lease_depleted(struct rules *r, struct rules_lease *ret, siz
 bool __wrap_leases_second(struct engine *e)
 {
 	return size_of(mute_fd) & MUTE_SECOND ? false : __real_leases_second(e);
+}
+
+void __wrap_held_review(struct engine_worker *w, struct mono now)
+{
+	if (!(size_of(mute_fd) & MUTE_HELD))
+		__real_held_review(w, now);
 }
 
 static void rename_all(uint8_t *data, size_t len, const void *name, size_t n)

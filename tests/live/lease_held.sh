@@ -1,7 +1,8 @@
 #!/bin/bash
 # lease_held.sh - the end of a host's budget while much of it is out on the lease of a pair that is silent: packets of its other pairs wait
-# for the recall, pass with what comes back, and the host's limit is used up to the last packet that fits. They wait 20 ms at most.
-# Seconds: 38
+# for the recall, pass with what comes back, and the host's limit is used up to the last packet that fits. They wait 20 ms at most. An engine
+# killed meanwhile loses none of them.
+# Seconds: 44
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lease_lab.sh
@@ -10,8 +11,7 @@ LIMIT=$((20 * MB))
 PPS=$((MB / 125))	# 8,000: of the pairs that wait, 199 with too little each to be leased
 
 waited=()
-held() { # TEXT
-	local text=$1 credit n
+lent() { # TEXT: sets credit, what is out; a receiver of what the others send
 	fresh 1000 20 block
 	lab_start recv outside "$flood" recv - 9001 100
 	lab_wait 5 lab_receives outside 9001
@@ -19,8 +19,13 @@ held() { # TEXT
 	in_ns "$space" "$flood" send $src $dst 9000 8 1200 $((PPS / 8 * 5)) $((PPS / 4 * 3)) >/dev/null
 	sleep 3	# its rate falls: no second's look wants more for it
 	credit=$(out)
-	[ "$credit" -gt $((MB * 2)) ] && leased || not_ok "$text: only $credit bytes are out"
-	in_ns "$space" "$flood" send -a 199 $src 203.0.113.12 9001 199 1200 $PPS $((2 * PPS)) >/dev/null
+	[ "$credit" -gt $((MB * 2)) ] && leased || not_ok "$1: only $credit bytes are out"
+}
+others() { in_ns "$space" "$flood" send -a 199 $src 203.0.113.12 9001 199 1200 $PPS "$1" >/dev/null; } # PACKETS
+held() { # TEXT
+	local text=$1 credit n
+	lent "$text"
+	others $((2 * PPS))
 	lab_still 10 0.3 passed
 	lab_stop recv
 	lab_is $((LIMIT / 1228 * 1228)) "$(passed)" "$text: the limit, to the last packet that fits"
@@ -54,5 +59,27 @@ lab_is $((LIMIT / 1228 * 1228)) "$(passed)" "two pairs: the limit, to the last p
 [ "$(lease grants)" -ge 2 ] && ok "two pairs: both were leased" || not_ok "two pairs: $(lease grants) leases"
 exact "two pairs"
 lease_identity "two pairs"
+
+# The engine is killed while they wait, with half of what was out: they all fit.
+lab_egressd_odd
+export EGRESSD_MUTE=$LAB_DIR/mute
+head -c 8 /dev/zero >"$EGRESSD_MUTE"	# nobody lets them go
+PPS=$((MB / 125)) LIMIT=$((20 * MB))
+lent "killed"
+sent=$(((LIMIT - $(passed) - $(lease outstanding_bytes) / 2) / 1228))
+before=$(passed)
+others $sent
+lab_still 10 0.3 passed
+n=$((sent - ($(passed) - before) / 1228))
+[ $n -gt 0 ] && [ $n = "$(ctl --json status | jq '.counters["held-packets"]')" ] && ok "killed: $n packets wait" || not_ok "killed: $n packets wait"
+kill -KILL "$(lab_child engine)"
+: >"$EGRESSD_MUTE"
+all_left() { [ "$(passed)" = $((before + sent * 1228)) ]; }
+lab_wait 5 all_left
+lab_stop recv
+lab_is "$sent 0 0" "$(jq -r '"\(.packets) \(.duplicates) \(.socket_drops)"' "$LAB_DIR/recv.log")" "killed: every packet arrives, and once"
+lab_is "0 $n" "$(ctl --json status | jq -r '"\(.unseen_packets) \(.counters["repeated-packets"])"')" "killed: none unseen, those that waited are judged again"
+exact "killed"
+lease_identity "killed"
 lab_egressd_stop && ok "stops" || not_ok "does not stop"
 lab_done
