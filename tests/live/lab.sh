@@ -33,6 +33,12 @@ skip() { echo "skip - $*"; }
 lab_note() { echo "# $*"; }
 lab_done() { [ "$lab_failed" -eq 0 ]; }
 
+# lab_no_connections SPACE...: what a block left half done goes on knocking for minutes, unless both ends forget it.
+lab_no_connections() {
+	local s
+	for s in "$@"; do in_ns "$s" ss -HKt >/dev/null; done
+}
+
 # lab_is WANT GOT TEXT...
 lab_is() {
 	local want=$1 got=$2

@@ -9,35 +9,46 @@ cd "$(dirname "$0")/../.." || exit 2
 LIMIT=$((100 * MB))
 
 # --- the limit ---------------------------------------------------------------------------------------------------------
-offer_udp_push() { # FLOWS [OPTION...]: what the server sends; arrived bytes in $got
-	local flows=$1
-	shift
+offer_UDP_push() { # FLOWS, 200: each to a destination of its own
+	local to=()
+	[ "$1" != 200 ] || to=(-a 200)
 	lab_start recv outside "$flood" recv - 9000 60
 	lab_wait 5 lab_receives outside 9000
-	sending 5 "$flows" "$@"
+	sending 3 "$1" -s 20000 "${to[@]}"
 	wait $sender
 }
-offer_udp_pull() { # each flow was opened by a datagram from outside
-	in_ns outside "$flood" send -s 9000 -p "$1" $dst $src 20000 1 64 2000 "$1" >/dev/null
-	offer_udp_push "$1" -s 20000
+offer_UDP_pull() { # each flow was opened by a datagram from outside
+	local from=(-s 9000 -p "$1")
+	[ "$1" != 200 ] || from=(-s 9000 -p 200 -S 200)
+	in_ns outside "$flood" send "${from[@]}" $dst $src 20000 "$1" 64 2000 "$1" >/dev/null
+	offer_UDP_push "$1"
 }
-offer_tcp_push() {
-	lab_start recv outside "$flood" sink -g 2 -c "$1" $dst 9000
+offer_TCP_push() {
+	lab_start recv outside "$flood" sink -g 1 -c "$1" $dst 9000
 	lab_wait 5 lab_listens outside 9000
-	in_ns "$space" "$flood" push -g 2 -r $((24 * MB)) -c "$1" $src $dst 9000 $((120 * MB)) >/dev/null
+	in_ns "$space" "$flood" push -g 1 -r $((48 * MB)) -c "$1" $src $dst 9000 $((120 * MB)) >/dev/null
 }
-offer_tcp_pull() {
-	lab_start serve "$space" "$flood" serve -g 2 -r $((24 * MB)) -c "$1" $src 9000 $((120 * MB))
+offer_TCP_pull() {
+	lab_start serve "$space" "$flood" serve -g 1 -r $((48 * MB)) -c "$1" $src 9000 $((120 * MB))
 	lab_wait 5 lab_listens "$space" 9000
-	in_ns outside "$flood" pull -g 2 -c "$1" $dst $src 9000 >"$LAB_DIR/recv.log"
+	in_ns outside "$flood" pull -g 1 -c "$1" $dst $src 9000 >"$LAB_DIR/recv.log"
 	lab_stop serve
 }
-limit() { # TEXT SPACE FAMILY PAIR HOST PAIRS COMMAND...
-	local text=$1 many=$6 got p
-	who "$2" "$3"
-	fresh "$4" "$5" block
-	shift 6
-	"$@"
+gso=on
+limit() { # FLOWS PROTO WAY FAMILY RULE GSO
+	local text="$1 $2 $3 IPv$4, limit per $5, GSO $6" pair=1000 host=1000 got p
+	GROUP=
+	case $5 in
+	pair) pair=100 ;;
+	host) host=100 ;;
+	group) GROUP=100 ;;
+	esac
+	[ $gso = "$6" ] || lab_gso "$6"
+	gso=$6
+	who $([ "$2" = TCP ] && echo sakura2 || echo sakura1) "$4"
+	fresh $pair $host block
+	"offer_$2_$3" "$1"
+	lab_no_connections outside "$space"
 	lab_wait 10 agreed
 	lab_still 10 0.3 passed
 	lab_stop recv
@@ -52,16 +63,31 @@ limit() { # TEXT SPACE FAMILY PAIR HOST PAIRS COMMAND...
 	fi
 	exact "$text"
 	lab_is 0 "$(out)" "$text: nothing is out on lease"
-	[ "$many" != 1 ] || { [ "$(lease bytes)" -gt $((p / 2)) ] && ok "$text: most of it by lease" ||
+	[ "$1" = 200 ] || { [ "$(lease bytes)" -gt $((p / 2)) ] && ok "$text: most of it by lease" ||
 		not_ok "$text: only $(lease bytes) of $p bytes by lease"; }
 	lease_identity "$text"
 }
-limit "UDP, 1 flow" sakura1 4 100 1000 1 offer_udp_push 1
-limit "UDP, 1,000 flows" sakura1 4 100 1000 1 offer_udp_push 1000
-limit "UDP, 200 destinations" sakura1 4 1000 100 200 offer_udp_push 200 -a 200
-limit "UDP pull, IPv6, 1,000 flows" sakura1 6 100 1000 1 offer_udp_pull 1000
-limit "TCP, IPv6, 32 connections" sakura2 6 100 1000 1 offer_tcp_push 32
-limit "TCP pull, 32 connections" sakura2 4 1000 100 1 offer_tcp_pull 32
+# Each value of a column beside each of every other: all that is possible, 200 destinations are no pair and are not asked for by TCP.
+PPS=$((MB / 25))	# 48 MB a second
+while read -r -u 3 row; do
+	# shellcheck disable=SC2086
+	limit $row
+done 3<<END
+1    UDP push 4 pair  on
+200  UDP push 4 host  on
+32   TCP push 6 pair  on
+1    TCP pull 6 group on
+1000 UDP push 6 host  on
+32   UDP pull 4 group on
+1000 UDP pull 6 pair  off
+32   TCP pull 4 host  off
+200  UDP pull 6 group off
+1000 TCP push 4 group off
+1    TCP push 6 host  off
+END
+lab_gso on
+GROUP=
+PPS=$((MB / 50))
 who sakura1 4
 
 fresh 1000 1000 block

@@ -12,15 +12,19 @@ MB=1000000
 [ -z "${EGRESSD_SLOW:-}" ] || MB=100000	# an emulated machine: a tenth of all limits and rates
 PPS=$((MB / 50))			# of 1200-byte payloads: 24 MB a second
 
+GROUP=	# where it is set, its limit: both servers together
 policy() { # PAIR-LIMIT HOST-LIMIT ACTION, in MB
 	cat >"$LAB_DIR/policy.yaml" <<-END
 	version: 1
 	mode: enforce
 	inside: [10.0.0.0/8, "fd00::/8"]
+	groups: {both: {hosts: [10.20.0.0/24, "fd00:20::/64"]}}
 	rules:
 	  - {name: pair, from: [10.20.0.0/24, "fd00:20::/64"], to: outside, per: pair, limit: {1h: $(($1 * MB / 1000))kB}, action: $3}
 	  - {name: host, from: [10.20.0.0/24, "fd00:20::/64"], to: outside, per: host, limit: {1h: $(($2 * MB / 1000))kB}, action: $3}
 	END
+	[ -z "$GROUP" ] ||
+		echo "  - {name: group, from: both, to: outside, per: group, limit: {1h: $((GROUP * MB / 1000))kB}, action: $3}" >>"$LAB_DIR/policy.yaml"
 }
 # What left the server, and of that by whom it was let go: the two bits of the mark say so until -150 (rules.h).
 reference() {

@@ -104,8 +104,18 @@ udp() { # FAMILY push|pull FLOWS TEXT: pulled ones answer, each on its flow, wha
 }
 
 ran=
+over() { # of all since the last one
+	local bytes
+	bytes=$(ctl --json status | jq .leases.bytes)
+	case $ran in	# a group has a daemon for each case, and 20 MB in a fifth of a second are worth no lease: lease.sh has its groups
+	*group*) lab_note "$ran: $bytes bytes by lease" ;;
+	*) [ "$bytes" -gt 0 ] && ok "$ran: $bytes bytes by lease" || not_ok "$ran: none by lease" ;;
+	esac
+	lease_identity "$ran"
+}
 fresh() { # PER: a daemon without history
-	[ -z "$ran" ] || lease_identity "$ran"	# of all since the last one
+	[ -z "$ran" ] || over
+	lab_no_connections outside sakura1 sakura2
 	lab_egressd_stop
 	rm -rf "$LAB_DIR/state"
 	policy "$1"
@@ -170,5 +180,5 @@ for gso in on off; do
 	group_of UDP $gso
 	group_of TCP $gso
 done
-lease_identity "$ran"
+over
 lab_done
