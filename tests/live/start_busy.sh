@@ -22,7 +22,7 @@ agree() {
 	local marked host pair
 	lab_settled 10 passed
 	marked=$(($(counter leased) + $(counter judged))) host=$(sums host) pair=$(pairs)
-	[ $((marked - host)) -le 12280 ] && [ $((host - marked)) -le 12280 ] && [ "$host" = "$pair" ] &&
+	[ $((marked - host)) -le 78592 ] && [ $((host - marked)) -le 78592 ] && [ "$host" = "$pair" ] &&
 		ok "$1: $marked bytes passed, $host are charged" || not_ok "$1: $marked bytes passed, $host are charged, the pair has $pair"
 }
 fresh 1000 1000 block
