@@ -1,7 +1,7 @@
 #!/bin/bash
 # lease_foreign.sh - leases in a table without an owner, as old kernels have it: another admin raises a quota, deletes an element, the
 # element and its object, the counter, lends it to another pair. Noticed within a second, told, the budget exceeded by no more than what flows until then, and
-# that is charged, or unseen where nobody of ours lent it. (Where the table is owned nobody else can: lease.sh.)
+# that is charged, or unseen where nobody of ours lent it. (Where the table is owned nobody else can: lease_changed.sh.)
 # Seconds: 55
 set -u
 cd "$(dirname "$0")/../.." || exit 2
