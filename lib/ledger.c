@@ -92,12 +92,10 @@ void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r,
 	if (by_hand && !observing(j, now))
 		set_state(a, ACCOUNT_BLOCKED);	/* again, when all blocking was off meanwhile */
 	account_refresh(a, c, ledger_terms(r), stops_at_limits(a, r), now);
-	if (by_hand)
-		account_set_cap(a, c, 0);	/* blocking off or not: the first packet after that time is not to pass either */
+	if (by_hand || expired(j, r, now))	/* also while blocking is off: the first packet after that time is not to pass either */
+		account_set_cap(a, c, 0);
 	else if (c->rule == ACCOUNT_DYNAMIC && c->grant_to)
 		account_set_cap(a, c, now.ns < c->grant_until_ns ? c->grant_to : 0);
-	else if (expired(j, r, now))
-		account_set_cap(a, c, 0);
 }
 
 static void open_finding(struct judge *j, uint32_t slot, struct mono now)
