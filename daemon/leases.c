@@ -374,7 +374,7 @@ bool leases_second(struct engine *e)
 	}
 	if (!leases_forget(e))
 		return true;	/* all have ended, and those that end are settled */
-	if (atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed) == 0)
+	if (!e->leases_on)
 		return true;
 	if (leases_settle(e) < 0)
 		return false;	/* rules_present() tells why */

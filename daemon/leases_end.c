@@ -139,7 +139,7 @@ void leases_end_all(struct engine *e)
 	unsigned n = 0;
 	int r;
 
-	if (!s->due && atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed) == 0)
+	if (!s->due && !s->nforeign && atomic_load_explicit(&e->area.leases.state->live, memory_order_relaxed) == 0)
 		return;
 	s->nwant = s->nending = 0;
 	s->low = LEASE_SLOTS;
@@ -155,6 +155,7 @@ void leases_end_all(struct engine *e)
 	}
 	if (s->nforeign && !s->leftover)
 		foreign_passed(e);
+	s->nforeign = 0;
 	for (uint32_t i = 0; i < LEASE_SLOTS; i++) {
 		if (!lease_is_open(e, i))
 			continue;

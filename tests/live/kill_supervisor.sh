@@ -62,7 +62,7 @@ dead() { # supervisor and both children
 
 for failure in open closed; do
 	lab_egressd_start "$LAB_DIR/policy.yaml" failure=$failure || exit 1
-	send 203.0.113.9 6000
+	send 203.0.113.9 8000	# a second and a half beyond the limit: a recall that is late refuses, and blocks after a second
 	send 203.0.113.11 3000 7600
 	send 203.0.113.12 1200 7600
 	brief && ok "$failure: a brief block" || not_ok "$failure: no brief block: $(ctl blocks)"

@@ -415,6 +415,31 @@ static void what_others_change_is_told(void **state)
 	}
 }
 
+/* Where nothing of ours stands to be looked after. */
+static void what_others_make_alone_is_told(void **state)
+{
+	struct quota q;
+
+	(void)state;
+	world_of_leases();
+	packets("192.0.2.1", 500);
+	q = *the_quota();
+	leases_end_all(&e);
+	for (unsigned i = 0; i < 3; i++)
+		one_second();
+	assert_int_equal(elements(), 0);
+	silent = meddled = true;
+	does(MAKES, &q);
+	one_second();
+	assert_int_equal(worries[HEALTH_LEASES_CHANGED], 1);
+	assert_int_equal(atomic_load(&w.j.area.h->unseen_bytes), 12 * PACKET);
+	for (unsigned i = 0; i < 3; i++)
+		one_second();
+	assert_int_equal(elements(), 0);
+	assert_int_equal(worries[HEALTH_LEASES_CHANGED], 1);
+	assert_int_equal(atomic_load(&w.j.area.h->unseen_bytes), 12 * PACKET);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -432,6 +457,7 @@ int main(void)
 		cmocka_unit_test(an_end_that_fails_is_made_up_for),
 		cmocka_unit_test(a_turn_is_one_transaction),
 		cmocka_unit_test(what_others_change_is_told),
+		cmocka_unit_test(what_others_make_alone_is_told),
 	};
 
 	return cmocka_run_group_tests_name("leases", tests, prepare, NULL);
