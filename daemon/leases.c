@@ -117,6 +117,13 @@ static bool is_worth_it(const struct engine *e, uint32_t slot)
 	return v->depleted && l->granted - l->settled >= MAX_OF((uint64_t)LEASE_MIN, v->rate / 1000 * LEASE_LEAST_MS);
 }
 
+/* A packet that was too much for the quota before it was raised has the kernel tell when it stands raised (nft_quota_obj_eval() asks and
+ * tells in two steps). What it tells but once is then told: it must be put in again. */
+static bool is_untrue(const struct live *v)
+{
+	return v->told && !v->depleted;
+}
+
 /* The kernel's changes of one round, after a grace period of the workers: [Z2]. */
 static void raise_all(struct engine *e)
 {
@@ -151,7 +158,7 @@ static void raise_all(struct engine *e)
 		s->live[slot].wanted = false;
 		if (granted)
 			count(s->live[slot].fresh ? &e->area.h->lease_grants : &e->area.h->lease_raises, 1);
-		if (granted || s->live[slot].asleep || is_worth_it(e, slot)) {
+		if (granted || s->live[slot].asleep || is_untrue(&s->live[slot]) || is_worth_it(e, slot)) {
 			s->granted++;
 			v[n++] = lease_in_kernel(e, slot);
 		} else if (s->live[slot].fresh) {
@@ -169,7 +176,7 @@ static void raise_all(struct engine *e)
 	for (unsigned i = 0; i < n; i++) {
 		struct live *x = &s->live[v[i].slot];
 
-		x->fresh = x->depleted = x->idle = x->asleep = false;
+		x->fresh = x->depleted = x->told = x->idle = x->asleep = false;
 	}
 	for (unsigned i = 0; i < nnear; i++)
 		if (e->area.account_cold[near_end[i]].outstanding)
@@ -303,8 +310,10 @@ void leases_review(struct engine *e)
 	while ((n = rules_lease_depleted(e->rules, told, ARRAY_SIZE(told))) > 0)
 		for (size_t i = 0; i < n; i++)
 			if (told[i].slot < LEASE_SLOTS && lease_is_open(e, told[i].slot) &&
-			    e->area.lease[told[i].slot].generation == told[i].generation)
+			    e->area.lease[told[i].slot].generation == told[i].generation) {
+				s->live[told[i].slot].told = true;
 				refill(e, told[i].slot, now);
+			}
 	raise_all(e);
 	s->quiet = s->hints && !s->early && s->granted == before;
 	s->hints = 0;

@@ -15,6 +15,7 @@ struct live {			/* of an open lease: what a restart need not know */
 	bool asleep;		/* without its element, with all else */
 	uint64_t used;		/* scratch of a raise; 0: not read */
 	bool depleted;		/* since its last raise */
+	bool told;		/* by the kernel, which does not tell again until it is put in again */
 	bool wanted;		/* in want[] */
 	bool ending;		/* in ending[] */
 	bool broken;		/* more passed than was granted */
