@@ -122,7 +122,7 @@ static void add_up(const struct engine *e)
 		log_error("sums do not add up at the end: %" PRIu64 " bytes are out on leases, and none should be left", out);
 }
 
-/* Asked to stop: the rules leave while the workers still answer, so that what waits in the queues is judged, not dropped. */
+/* Asked to stop: the rules leave while the workers still answer, so that the kernel finds little in the queues to drop with the hook. */
 static void leave(struct engine *e)
 {
 	int r;
