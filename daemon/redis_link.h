@@ -4,7 +4,8 @@
  * [L1] Deadline   every call returns within `timeout_ms`, all its commands together; a hung server is found by PING after connect.
  * [L2] Class      every failure has a class: RETRY (io, OOM, MISCONF, BUSY; READONLY, MASTERDOWN, LOADING and too many clients
  *                 also close, for another server may answer there next), OPERATOR (NOPERM, NOAUTH, WRONGPASS, WRONGTYPE, unknown
- *                 command, ids used up; a socket or password file that may not be opened), HOSTILE (a reply of a wrong type, size or form, or unasked: connection closed).
+ *                 command, ids used up; a socket or password file that may not be opened), HOSTILE (a reply of a wrong type, size or
+ *                 form, or unasked: connection closed).
  * [L3] Once       redis_alert() is idempotent: "equal or smaller" is settled by reading the id back.
  * [L4] Whole      a decision's fields are as they were written, or the decision is marked bad or unknown; entry ids rise from the cursor on.
  */

@@ -378,8 +378,8 @@ int doc_parse_rules(struct policy_doc *d, const struct yaml_node *rules, const s
 	contracts = a_list(d, contracts, "contracts");
 	count = (size_t)(rules ? rules->count : 0) + (contracts ? contracts->count : 0);
 	if (count > POLICY_RULES) {
-		DOC_ERROR(d, rules ? rules : contracts, "'from', 'to' and 'ports' take lists: make one of several", "%zu rules and contracts; at most %u are possible", count,
-			  POLICY_RULES);
+		DOC_ERROR(d, rules ? rules : contracts, "'from', 'to' and 'ports' take lists: make one of several",
+			  "%zu rules and contracts; at most %u are possible", count, POLICY_RULES);
 		return 0;
 	}
 	d->rule = arena_array(d->mem, count, sizeof(*d->rule));
