@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "utf8.h"
 
@@ -149,12 +150,31 @@ static int columns(const char *p, size_t len, uint32_t chars)
 	return sum;
 }
 
+/* [D4] Length of what may be shown: up to a value of `password`, in whatever style it is written. */
+static size_t before_secret(const char *p, size_t len)
+{
+	static const char key[] = "password";
+	const size_t key_len = sizeof(key) - 1;
+
+	for (size_t i = 0; i + key_len < len; i++) {
+		size_t end = i + key_len;
+
+		if (strncasecmp(p + i, key, key_len) != 0)
+			continue;
+		while (end < len && strchr(" \t\"'", p[end]))
+			end++;
+		if (end < len && strchr(":=", p[end]))
+			return end + 1;
+	}
+	return len;
+}
+
 int diag_format(const struct diag_list *l, uint32_t i, char *buf, size_t size)
 {
 	const struct diag *d = &l->item[i];
 	char line[4 * LINE_MAX_SHOWN + 1];
-	const char *source;
-	size_t len;
+	const char *source, *rest = "";
+	size_t len, shown;
 
 	if (d->line == 0)
 		return snprintf(buf, size, "%s: error: %s%s%s\n", l->file, d->text, d->hint[0] ? "; " : "", d->hint);
@@ -164,9 +184,12 @@ int diag_format(const struct diag_list *l, uint32_t i, char *buf, size_t size)
 	if (len == 0)
 		return snprintf(buf, size, "%s:%u:%u: error: %s%s%s\n", l->file, d->line, d->col, d->text,
 				d->hint[0] ? "; " : "", d->hint);
-	escape(source, len, line, sizeof(line));
-	return snprintf(buf, size, "%s:%u:%u: error: %s\n    %s\n    %*s^%s%s\n", l->file, d->line, d->col, d->text, line,
-			columns(source, len, d->col ? d->col - 1 : 0), "", d->hint[0] ? " " : "", d->hint);
+	shown = before_secret(source, len);
+	if (shown < len)
+		rest = " ...";
+	escape(source, shown, line, sizeof(line));
+	return snprintf(buf, size, "%s:%u:%u: error: %s\n    %s%s\n    %*s^%s%s\n", l->file, d->line, d->col, d->text, line, rest,
+			columns(source, shown, d->col ? d->col - 1 : 0), "", d->hint[0] ? " " : "", d->hint);
 }
 
 static unsigned min3(unsigned a, unsigned b, unsigned c)

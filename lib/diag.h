@@ -3,6 +3,7 @@
  * [D1] Bound   at most DIAG_MAX are kept; the rest are counted.
  * [D2] Safe    text taken from the input is escaped (control, bidi and invalid UTF-8 as \xNN) before it is kept.
  * [D3] Closed  of a place that was closed nothing more is told: what it says was refused, and is not known.
+ * [D4] Secret  of a quoted line, what follows a key `password` is not shown: errors go to the journal.
  */
 #pragma once
 

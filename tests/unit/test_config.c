@@ -209,6 +209,7 @@ static void refused(void **state)
 		{ "---\na: b\n---\nc: d\n", "second document" },
 		{ "<<: {a: b}\n", "merge keys" },
 		{ "redis: {socket: /a, password: x}\n", "password: unknown key" },
+		{ "redis: {socket: /a, password: x}\n", "    redis: {socket: /a, password: ...\n" },
 		{ "redis: {socket: /a, password: x}\n", "^ put it into a file: password_file: /etc/egressd/redis.password" },
 		{ "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", "nested deeper" },
 		{ "", "expected" },

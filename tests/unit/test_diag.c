@@ -45,6 +45,15 @@ static void test_format(void **state)
 		{ "a: 1\n", 9, 1, NULL, "p.yaml:9:1: error: x\n" },
 		{ "a: 1\n\nb: 2\n", 2, 1, NULL, "p.yaml:2:1: error: x\n" },	/* an empty line */
 		{ "", 1, 1, NULL, "p.yaml:1:1: error: x\n" },
+		/* [D4] */
+		{ "redis: {socket: /a, password: s3cret}\n", 1, 21, "h", "p.yaml:1:21: error: x\n"
+		  "    redis: {socket: /a, password: ...\n                        ^ h\n" },
+		{ "  Password : s3cret\n", 1, 14, NULL, "p.yaml:1:14: error: x\n      Password : ...\n                ^\n" },
+		{ "\"password\": s3cret", 1, 1, NULL, "p.yaml:1:1: error: x\n    \"password\": ...\n    ^\n" },
+		{ "password=s3cret\n", 1, 1, NULL, "p.yaml:1:1: error: x\n    password= ...\n    ^\n" },
+		{ "password_file: a\n", 1, 16, NULL, "p.yaml:1:16: error: x\n    password_file: a\n                   ^\n" },
+		{ "password:\n", 1, 1, NULL, "p.yaml:1:1: error: x\n    password:\n    ^\n" },
+		{ "a: password\n", 1, 1, NULL, "p.yaml:1:1: error: x\n    a: password\n    ^\n" },
 	};
 
 	(void)state;
