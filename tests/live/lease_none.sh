@@ -38,6 +38,7 @@ fresh 20 1000 block
 sending 4
 wait $sender
 lab_is "true 0" "$(lease on) $(grep -c 'no leases' "$LAB_DIR/egressd.log")" "a kernel that can"
-[ "$(counter leased)" -gt $((LIMIT / 2)) ] && ok "a kernel that can: most of it by lease" || not_ok "a kernel that can: $(counter leased) bytes by lease"
+leased=$(counter leased)
+[ "$leased" -gt 0 ] && ok "a kernel that can: $leased bytes by lease" || not_ok "a kernel that can: none by lease"
 lab_egressd_stop && ok "stops" || not_ok "does not stop"
 lab_done

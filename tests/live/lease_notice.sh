@@ -31,7 +31,7 @@ by_word() { # SPACE FAMILY: the kernel's word remains, which names the packet's 
 	who "$1" "$2"
 	muted 5
 	[ $raises -ge 2 ] && ok "IPv$2: the kernel's word alone: raised $raises times" || not_ok "IPv$2: the kernel's word alone: raised $raises times"
-	[ $judged -lt $((by_lease / 5)) ] && ok "IPv$2: and it goes by lease" || not_ok "IPv$2: $judged judged, $by_lease by lease"
+	[ $judged -lt $by_lease ] && ok "IPv$2: and it goes by lease" || not_ok "IPv$2: $judged judged, $by_lease by lease"
 	lease_identity "IPv$2: the kernel's word alone"
 }
 by_word sakura1 6
