@@ -54,8 +54,8 @@ static int take_view(struct policy_force *f)
 	return 0;
 }
 
-/* 0: *p is in force, and empty; on an error it stays the caller's. */
-static int put_in_force(struct policy_force *f, struct compiled *p, char *why, size_t size)
+/* The engine's answer. */
+static int hand_over(struct policy_force *f, const struct compiled *p, char *why, size_t size)
 {
 	struct proto_msg m = { .kind = PROTO_POLICY };
 	struct proto_reply reply = { 0 };
@@ -68,8 +68,16 @@ static int put_in_force(struct policy_force *f, struct compiled *p, char *why, s
 		snprintf(why, size, "the engine does not answer: %s", strerror(-e));
 	else if (reply.result < 0)
 		snprintf(why, size, "%s", reply.text);
-	if (e < 0 || reply.result < 0)
-		return e < 0 ? e : reply.result;
+	return e < 0 ? e : reply.result;
+}
+
+/* 0: *p is in force, and empty; on an error it stays the caller's. */
+static int put_in_force(struct policy_force *f, struct compiled *p, char *why, size_t size)
+{
+	const int e = hand_over(f, p, why, size);
+
+	if (e < 0)
+		return e;
 	compiled_free(&f->before);
 	f->before = f->now;
 	f->now = *p;
@@ -187,6 +195,28 @@ static void go_back(struct policy_force *f)
 	log_warning("policy not confirmed in time; the one before is in force again");
 }
 
+static bool is_in_force(const struct policy_force *f, const struct compiled *p)
+{
+	const struct policy_header *h = p->blob;
+
+	return memcmp(h->sum, f->area->h->policy_sum, sizeof(h->sum)) == 0;
+}
+
+/* [PF5] */
+static void put_back(struct policy_force *f)
+{
+	char why[200] = "";
+
+	if (hand_over(f, &f->now, why, sizeof(why)) < 0) {
+		if (!f->stuck)
+			log_error("the engine has put a policy in force that it was too late for, and the one before cannot be put back yet: %s", why);
+		f->stuck = true;
+		return;
+	}
+	f->stuck = false;
+	log_warning("the engine has put a policy in force after its answer was waited for: the one before is in force again");
+}
+
 /* A relay that starts beside a running engine: the policy in force is the kept blob when the sums agree. */
 static int adopt(struct policy_force *f)
 {
@@ -194,7 +224,7 @@ static int adopt(struct policy_force *f)
 
 	if (policy_source_last(f->config, &p) < 0)
 		return -ENOENT;
-	if (memcmp(((const struct policy_header *)p.blob)->sum, f->area->h->policy_sum, sizeof(f->area->h->policy_sum)) != 0) {
+	if (!is_in_force(f, &p)) {
 		compiled_free(&p);
 		return -ENOENT;
 	}
@@ -235,4 +265,6 @@ void policy_force_second(struct policy_force *f, struct mono now)
 {
 	if (f->confirm_by_ns && now.ns >= f->confirm_by_ns)
 		go_back(f);
+	else if (f->have && !is_in_force(f, &f->now))
+		put_back(f);
 }

@@ -10,6 +10,8 @@
  *                its place: it would be lost without a word.
  * [PF4] Start    first an engine's own policy is adopted when the kept blob has its sum; then the policy file; then, with
  *                errors in that, the kept blob, which is told by log and health alert.
+ * [PF5] Late     what an engine that did not answer in time puts in force none the less gives way within a second to what the
+ *                answer to the command left in force.
  */
 #pragma once
 
@@ -45,7 +47,7 @@ struct policy_force {
 
 	struct compiled now, before;	/* own: in force; what to go back to */
 	char *pending_yaml;
-	bool stuck;		/* going back has failed, and that is on the log */
+	bool stuck;		/* going back, or putting back, has failed, and that is on the log */
 };
 
 void policy_force_init(struct policy_force *f, const struct config *config, const struct area *area,
@@ -61,4 +63,4 @@ int policy_force_apply(struct policy_force *f, const char *yaml, size_t len, uns
 /* *ret_yaml: the confirmed text, malloc'd. -ENOENT: none waits. */
 int policy_force_confirm(struct policy_force *f, char **ret_yaml, char *why, size_t size) MUST_CHECK;
 
-void policy_force_second(struct policy_force *f, struct mono now);	/* [PF3] */
+void policy_force_second(struct policy_force *f, struct mono now);	/* [PF3] [PF5] */

@@ -238,6 +238,14 @@ lab_wait 9 stuck && ok "it is told" || not_ok "nobody is told"
 kill -CONT "$engine"
 lab_wait 9 back && ok "the old one returns none the less" || not_ok "still $(limit)"
 lab_is 1 "$(grep -c 'cannot be put back yet' "$LAB_DIR/egressd.log")" "told once"
+in_force() { grep -c '^<6>engine: policy [0-9]* in force' "$LAB_DIR/egressd.log"; }
+n=$(in_force)
+kill -STOP "$engine"
+says "apply --confirm, and the engine hangs" 'outcome unknown: the engine did not answer' ctl apply "$LAB_DIR/new.yaml" --confirm 8s
+kill -CONT "$engine"
+put_back() { [ "$(in_force)" = $((n + 2)) ] && grep -q 'the one before is in force again' "$LAB_DIR/egressd.log"; }
+lab_wait 9 put_back && ok "what it does too late is taken back" || not_ok "it is not taken back: $(tail -n 3 "$LAB_DIR/egressd.log")"
+says "and nothing waits" 'no policy waits for confirmation' ctl confirm
 code "apply --confirm again" 0 ctl apply "$LAB_DIR/new.yaml" --confirm 10m --reason CHG-9
 code "another apply meanwhile" 1 ctl apply "$LAB_DIR/new.yaml"
 lab_is "false true" "$(ctl --json apply "$LAB_DIR/new.yaml" 2>"$LAB_DIR/code.log" | jq -r '"\(.ok) \(.error | length > 0)"' || true)" \
