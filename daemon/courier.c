@@ -395,18 +395,23 @@ int courier_start(const struct config *config, const struct area *a, struct spoo
 	return 0;
 }
 
-struct courier *courier_stop(struct courier *c)
+bool courier_stop(struct courier *c)
 {
+	struct timespec until;
+
 	if (!c)
-		return NULL;
+		return true;
 	pthread_mutex_lock(&c->lock);
 	c->stop = true;
 	pthread_cond_signal(&c->poked);
 	pthread_mutex_unlock(&c->lock);
-	pthread_join(c->thread, NULL);	/* at most one command's deadline away */
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += TIMEOUT_MS / 1000 + 1;	/* one command's deadline away, or a name server's */
+	if (pthread_clockjoin_np(c->thread, NULL, CLOCK_MONOTONIC, &until) != 0)
+		return false;
 	redis_link_free(c->link);
 	free(c);
-	return NULL;
+	return true;
 }
 
 void courier_poke(struct courier *c)

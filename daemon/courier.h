@@ -26,7 +26,8 @@ struct courier;
 /* spool is shared under lock. wake_fd: eventfd of the main thread, written when a decision waits. */
 int courier_start(const struct config *c, const struct area *a, struct spool *spool, pthread_mutex_t *lock, int wake_fd,
 		  struct courier **ret) MUST_CHECK;
-struct courier *courier_stop(struct courier *c);
+/* False: its thread still waits for a name server, and has all that is its own; the process is to end. */
+bool courier_stop(struct courier *c) MUST_CHECK;
 
 void courier_poke(struct courier *c);	/* records wait in the spool */
 void courier_state(struct courier *c, char *buf, size_t size);	/* "ok", "down since 14:02: ..." */

@@ -2,6 +2,7 @@
  * relay's Redis thread. Redis is not trusted: it may lie, but not hang us, fill our memory or make us misread it.
  *
  * [L1] Deadline   every call returns within `timeout_ms`, all its commands together; a hung server is found by PING after connect.
+ *                 Before it a name is looked up, which takes as long as the resolver lets it (resolv.conf: 5 s twice a server).
  * [L2] Class      every failure has a class: RETRY (io, OOM, MISCONF, BUSY; READONLY, MASTERDOWN, LOADING and too many clients
  *                 also close, for another server may answer there next), OPERATOR (NOPERM, NOAUTH, WRONGPASS, WRONGTYPE, unknown
  *                 command, ids used up; a socket or password file that may not be opened), HOSTILE (a reply of a wrong type, size or

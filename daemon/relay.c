@@ -462,9 +462,10 @@ int relay_main(void)
 	tell(PROTO_RELAY_READY, "");
 	loop(&r, timer, sigfd);
 	report_all(&r, true);
-	courier_stop(r.courier);
-	snapshot(&r);
-	report_close(r.report);
-	spool_close(r.spool);
+	snapshot(&r);	/* what the courier waits for may never come */
+	if (courier_stop(r.courier)) {
+		report_close(r.report);
+		spool_close(r.spool);
+	}
 	return EXIT_SUCCESS;
 }

@@ -1,11 +1,20 @@
 #!/bin/bash
-# redis_slow.sh - a backlog on a slow Redis: the heartbeat goes on and decisions are read before all of it is sent.
+# redis_slow.sh - a backlog on a slow Redis: the heartbeat goes on and decisions are read before all of it is sent. A name server that never
+# answers holds up no stop.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
 lab_need jq /usr/bin/python3
 lab_up
+etc=/etc/netns/$LAB-gw	# ip netns lays it over /etc for what it starts
+down() {
+	local r=$?
+	rm -rf "$etc"
+	(exit $r) || lab_down	# which looks at the code
+	lab_down
+}
+trap down EXIT
 flood=$EGRESSD_BUILD/tests/live/flood
 cat >"$LAB_DIR/policy.yaml" <<END
 version: 1
@@ -45,4 +54,24 @@ lab_wait 30 sent && ok "100 alerts reach a slow server" || not_ok "$(grep -c XAD
 sed -n '/XADD/,$p' "$LAB_DIR/slow.log" | head -n "$(sed -n '/XADD/,$p' "$LAB_DIR/slow.log" | grep -n XADD | sed -n '100s/:.*//p')" >"$LAB_DIR/meanwhile"
 grep -q HSET "$LAB_DIR/meanwhile" && ok "the heartbeat went on meanwhile" || not_ok "no heartbeat until all was sent"
 [ "$(grep -c XREAD "$LAB_DIR/meanwhile")" -ge 2 ] && ok "and decisions were read" || not_ok "no decision was read until all was sent"
+lab_egressd_stop && ok "stops" || not_ok "does not stop"
+lab_stop slow
+
+mkdir -p "$etc"
+echo "nameserver 127.0.0.1" >"$etc/resolv.conf"
+lab_start names gw /usr/bin/python3 -c '
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.1", 53))
+while True:
+    print(len(s.recv(512)), flush=True)'
+rm -rf "$LAB_DIR/state"
+lab_egressd_start "$LAB_DIR/policy.yaml" "redis={address: \"redis.example.net:6379\"}" || exit 1
+lab_wait 5 test -s "$LAB_DIR/names.log" && ok "a name is asked for, and nobody answers" || not_ok "no name is asked for"
+from=${EPOCHREALTIME/[.,]/}
+lab_egressd_stop || not_ok "does not stop"
+took=$(((${EPOCHREALTIME/[.,]/} - from) / 1000))
+[ $took -lt 5500 ] && ok "stops all the same, after $took ms" || not_ok "stops after $took ms"
+[ -s "$LAB_DIR/state/snapshot" ] && ok "and the sums are on disk" || not_ok "no snapshot"
+lab_is "" "$(grep 'has not ended' "$LAB_DIR/egressd.log")" "nobody was killed"
 lab_done
