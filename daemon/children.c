@@ -10,10 +10,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define SAID_WHY 1	/* exit code of a config child */
+
 int child_lift(int fd)
 {
-	int up = fcntl(fd, F_DUPFD_CLOEXEC, CHILD_FD_FLOOR), r = -errno;
+	int up, r;
 
+	if (fd < 0)
+		return -errno;
+	up = fcntl(fd, F_DUPFD_CLOEXEC, CHILD_FD_FLOOR);
+	r = -errno;
 	close(fd);
 	return up < 0 ? r : up;
 }
@@ -58,7 +64,7 @@ static int read_all(int fd, void *buf, size_t len)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return -EINVAL;
+			return n < 0 ? -errno : -EIO;
 		at += (size_t)n;
 	}
 	return 0;
@@ -69,8 +75,8 @@ static NORETURN void config_child(const char *path, int to)
 	struct config c;
 
 	if (config_load(path, &c, STDERR_FILENO) < 0)
-		_exit(1);	/* said why */
-	_exit(write(to, &c, sizeof(c)) == (ssize_t)sizeof(c) ? 0 : 1);
+		_exit(SAID_WHY);
+	_exit(write(to, &c, sizeof(c)) == (ssize_t)sizeof(c) ? 0 : SAID_WHY + 1);
 }
 
 int child_config(const char *path, struct config *ret)
@@ -86,7 +92,7 @@ int child_config(const char *path, struct config *ret)
 	close(p[1]);
 	r = pid < 0 ? -errno : read_all(p[0], ret, sizeof(*ret));
 	close(p[0]);
-	if (pid > 0 && (waitpid(pid, &status, 0) < 0 || status != 0))
-		r = -EINVAL;
-	return r == 0 && ret->magic != CONFIG_MAGIC ? -EINVAL : r;
+	if (pid > 0 && waitpid(pid, &status, 0) == pid && status != 0)
+		r = WIFEXITED(status) && WEXITSTATUS(status) == SAID_WHY ? -EINVAL : -ECHILD;
+	return r == 0 && ret->magic != CONFIG_MAGIC ? -EIO : r;
 }

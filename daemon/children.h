@@ -14,12 +14,12 @@ struct child_fd {
 	int place;	/* number in the child */
 };
 
-/* Move fd above the floor, close-on-exec. New number or -errno (fd is closed either way). */
+/* Move fd above the floor, close-on-exec. New number or -errno (fd is closed either way); of an fd < 0 what errno says. */
 int child_lift(int fd) MUST_CHECK;
 
 /* fork + exec of /proc/self/exe ROLE; the child dies with us. Not privileged: ambient capabilities are not passed on. pid or
  * -errno. */
 pid_t child_spawn(const char *role, const struct child_fd *fds, unsigned n, bool privileged) MUST_CHECK;
 
-/* Parse the configuration in a child; the struct comes through a pipe. 0, or -EINVAL after the child said why. */
+/* Parse the configuration in a child; the struct comes through a pipe. 0; -EINVAL: the child said why; -errno: nobody did. */
 int child_config(const char *path, struct config *ret) MUST_CHECK;

@@ -15,6 +15,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -34,6 +35,7 @@
 #define QUEUE_RCVBUF (64U << 20)
 #define EARLY_DEATHS 5		/* one after the other before READY, each within EARLY_S of its start: give up */
 #define EARLY_S	     20
+#define RETRY_NS     NS_PER_S	/* after the start of one that did not become ready */
 #define STOP_MS	     6000	/* each child; the relay may wait CONTROL_ANSWER_S for an engine that ends */
 
 enum ending {			/* what becomes of rules and blocks */
@@ -68,14 +70,23 @@ struct supervisor {
 	int peer[2];		/* [ENGINE], [RELAY] */
 	struct child child[ROLES];
 	uint64_t alive_ns;
-	bool told_ready, refused;	/* a child said that it cannot work ... */
+	bool told_ready;
+	bool refused;		/* a child said that it cannot work, ... */
+	char failed[200];	/* ... and why */
 	bool took_over;		/* the area was kept by the service manager: rules in the kernel may be our predecessor's */
 	bool handed_on;		/* the service manager had something of a predecessor's */
 	bool restarted;		/* on request: the policy file is read again */
 	bool taken_out;		/* rules of a table that does not fit: nothing is left of them */
 	const char *config_path;
-	char failed[200];	/* ... and why */
 };
+
+/* A descriptor that nothing works without, or -errno, and told. */
+static int needed(int fd, const char *what)
+{
+	if (fd < 0)
+		log_error("cannot start: %s: %s%s", what, strerror(-fd), fd == -EMFILE ? ": raise LimitNOFILE (ulimit -n)" : "");
+	return fd;
+}
 
 /* ---- what must outlive the children ---- */
 
@@ -215,10 +226,10 @@ static int kept_socket(char **names, int n, const char *name)
 			  fd == -EPERM ? ": run as root or with CAP_NET_ADMIN" : "");
 		return fd;
 	}
-	fd = child_lift(fd);
+	fd = needed(child_lift(fd), "netlink socket");
 	if (fd >= 0)
 		kept_give(fd, name);
-	return fd < 0 ? -EMFILE : fd;
+	return fd;
 }
 
 static int open_kernel(struct supervisor *s, char **names, int n)
@@ -243,10 +254,10 @@ static int pair_of_sockets(int *a, int *b)
 	int p[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p) < 0)
-		return -errno;
-	*a = child_lift(p[0]);
-	*b = child_lift(p[1]);
-	return *a < 0 || *b < 0 ? -EMFILE : 0;
+		return needed(-errno, "socket pair");
+	*a = needed(child_lift(p[0]), "socket pair");
+	*b = *a < 0 ? *a : needed(child_lift(p[1]), "socket pair");
+	return MIN_OF(*a, *b) < 0 ? MIN_OF(*a, *b) : 0;
 }
 
 static void free_names(char **names, int n)
@@ -256,7 +267,7 @@ static void free_names(char **names, int n)
 	free(names);
 }
 
-/* Who is handed something is the successor of whoever has the socket yet, and its relay waits for it. */
+/* With descriptors handed over we succeed the process that may still have the socket, and our relay waits for it. */
 static int alone(const struct supervisor *s)
 {
 	char path[CONFIG_PATH + 32];
@@ -274,8 +285,8 @@ static int open_all(struct supervisor *s)
 	int n = sd_listen_fds_with_names(1, &names), restart, r;
 
 	s->snapshot = -1;
-	s->config_fd = sealed_config(&s->config);
-	s->bell = child_lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	s->config_fd = needed(sealed_config(&s->config), "memory for the configuration");
+	s->bell = needed(child_lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), "eventfd");
 	s->policy = kept_take(names, n, "policy");
 	restart = kept_take(names, n, RESTART);
 	s->restarted = restart >= 0;
@@ -283,7 +294,7 @@ static int open_all(struct supervisor *s)
 		close(restart);
 		kept_drop(RESTART);
 	}
-	r = s->config_fd < 0 || s->bell < 0 ? -EMFILE : n > 0 ? 0 : alone(s);
+	r = MIN_OF(s->config_fd, s->bell) < 0 ? MIN_OF(s->config_fd, s->bell) : n > 0 ? 0 : alone(s);
 	if (r == 0)
 		r = open_area(s, names, n);
 	if (r == 0)
@@ -319,6 +330,7 @@ static void start_child(struct supervisor *s, enum child_role role)
 
 	for (uint32_t i = 0; i < AREA_WORKERS; i++, n++)
 		fds[n] = (struct child_fd){ engine && i < s->config.queue_count ? s->queue[i] : -1, FD_QUEUE + (int)i };
+	c->ready = false;
 	c->pid = child_spawn(c->role, fds, n, engine);
 	c->started_ns = clock_mono().ns;
 	if (c->pid < 0)
@@ -412,8 +424,8 @@ static int reap(struct supervisor *s)
 				    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), s->failed[0] ? ": " : "",
 				    s->failed);
 			s->failed[0] = '\0';
-			if (c->ready || clock_mono().ns - c->started_ns > NS_PER_S)
-				start_child(s, (enum child_role)i);	/* else by the second's work: no storm */
+			if (c->ready || clock_mono().ns - c->started_ns >= RETRY_NS)
+				start_child(s, (enum child_role)i);	/* else watch() does, in its time: no storm */
 		}
 	return 0;
 }
@@ -422,39 +434,38 @@ static int reap(struct supervisor *s)
 static void watch(struct supervisor *s)
 {
 	struct child *e = &s->child[ENGINE];
+	const uint64_t now = clock_mono().ns;
 
 	for (int i = 0; i < ROLES; i++)
-		if (s->child[i].pid < 0)
+		if (s->child[i].pid < 0 && now - s->child[i].started_ns >= RETRY_NS)
 			start_child(s, (enum child_role)i);
-	if (e->ready && e->pid > 0 && clock_mono().ns - s->alive_ns > SUPERVISOR_SILENT_S * NS_PER_S) {
+	if (s->told_ready && e->pid > 0 && now - s->alive_ns > SUPERVISOR_SILENT_S * NS_PER_S) {
 		log_error("engine silent for %d s; replacing it", SUPERVISOR_SILENT_S);
 		kill(e->pid, SIGKILL);
-		s->alive_ns = clock_mono().ns;
+		s->alive_ns = now;
 	}
 }
 
 /* ---- stop ---- */
 
-static void wait_for(pid_t pid, unsigned ms)
-{
-	for (unsigned i = 0; pid > 0 && i < ms; i += 10) {
-		if (waitpid(pid, NULL, WNOHANG) == pid)
-			return;
-		usleep(10000);
-	}
-	if (pid > 0) {
-		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
-	}
-}
-
 static void end(struct child *c, int sig)
 {
+	bool ended = false;
+
 	if (c->pid <= 0)
 		return;
 	kill(c->pid, sig);
 	kill(c->pid, SIGCONT);
-	wait_for(c->pid, STOP_MS);
+	for (unsigned ms = 0; !ended && ms < STOP_MS; ms += 10) {
+		ended = waitpid(c->pid, NULL, WNOHANG) == c->pid;
+		if (!ended)
+			usleep(10000);
+	}
+	if (!ended) {
+		log_error("the %s has not ended after %d s: killed", c->role, STOP_MS / 1000);
+		kill(c->pid, SIGKILL);
+		waitpid(c->pid, NULL, 0);
+	}
 	c->pid = -1;
 }
 
@@ -509,14 +520,16 @@ static int not_started(bool restarted, bool handed_on, int owner, int keep)
 	return EXIT_FAILURE;
 }
 
-static int no_config(void)
+static int no_config(int why)
 {
 	char **names = NULL;
 	int n = sd_listen_fds_with_names(1, &names), r;
 
+	if (why != -EINVAL)	/* else the child said it */
+		log_error("cannot start: a process to read the configuration: %s", strerror(-why));
 	r = not_started(kept_take(names, n, RESTART) >= 0, n > 0, kept_take(names, n, NFT_OWNER), kept_take(names, n, NFT_KEEP));
 	free_names(names, n);
-	return r;
+	return why == -EINVAL ? r : EX_OSERR;	/* which may have passed when the service manager tries again */
 }
 
 /* ---- loop ---- */
@@ -583,8 +596,9 @@ int supervisor_main(const char *config_path)
 
 	log_open("supervisor");
 	s.config_path = config_path;
-	if (child_config(config_path, &s.config) < 0)
-		return no_config();	/* the child said why */
+	r = child_config(config_path, &s.config);
+	if (r < 0)
+		return no_config(r);
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
@@ -592,10 +606,8 @@ int supervisor_main(const char *config_path)
 	sigaddset(&set, SIGUSR2);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
-	sigfd = child_lift(signalfd(-1, &set, SFD_CLOEXEC));
-	r = sigfd < 0 ? -EMFILE : open_all(&s);
-	if (r == -EMFILE)	/* all else was told where it happened */
-		log_error("cannot start: too few descriptors: raise LimitNOFILE (ulimit -n)");
+	sigfd = needed(child_lift(signalfd(-1, &set, SFD_CLOEXEC)), "signalfd");
+	r = sigfd < 0 ? sigfd : open_all(&s);
 	if (r == -EADDRINUSE)
 		return EXIT_FAILURE;	/* what is in the kernel is of the other */
 	if (r < 0)

@@ -14,10 +14,12 @@
 void kept_give(int fd, const char *name)
 {
 	char state[64];
+	int r;
 
 	snprintf(state, sizeof(state), "FDSTORE=1\nFDNAME=%s", name);
-	if (sd_pid_notify_with_fds(0, 0, state, &fd, 1) < 0)
-		log_warning("service manager did not take descriptor %s: %s", name, strerror(errno));
+	r = sd_pid_notify_with_fds(0, 0, state, &fd, 1);
+	if (r < 0)
+		log_warning("service manager did not take descriptor %s: %s", name, strerror(-r));
 }
 
 void kept_drop(const char *name)

@@ -40,7 +40,9 @@ static int run(const char *role, int owner, int keep)
 
 void super_take_out(int owner, int keep)
 {
-	if (run("cleanup", owner, keep) < 0)	/* else it has said so */
+	const int code = run("cleanup", owner, keep);
+
+	if (code != EXIT_SUCCESS && code != EXIT_FAILURE)	/* else it has said so */
 		log_error("rules left in the kernel; remove them with: " RULES_REMEDY);
 }
 
@@ -49,7 +51,7 @@ void super_tell_left(int keep, bool ours)
 	const int fd = keep < 0 ? child_lift(nfq_socket(0)) : keep;
 
 	if (run("left", fd, fd) != 0 && ours)
-		log_warning("rules and blocks of before stay in the kernel, as far as they are there; remove them with: " RULES_REMEDY);
+		log_warning("rules and blocks from before stay in the kernel, if there are any; remove them with: " RULES_REMEDY);
 }
 
 /* ---- children ---- */
@@ -74,7 +76,7 @@ int left_main(void)
 	struct rules *r = NULL;
 	int e;
 
-	log_open("cleanup");
+	log_open("left");
 	e = rules_open(FD_NFT_OWNER, FD_NFT_KEEP, &r);
 	if (e == 0)
 		e = rules_left(r);

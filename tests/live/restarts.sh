@@ -1,6 +1,6 @@
 #!/bin/bash
 # restarts.sh - a child that dies again and again before it ever worked ends the service; deaths that lie apart do not (supervisor.h
-# [V3]). A policy that comes seconds after the engine is none of its failures.
+# [V3]); later it is tried each second. A policy that comes seconds after the engine is none of its failures.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
@@ -48,5 +48,17 @@ END
 lab_egressd_restart || exit 1
 sleep 1.5	# a health alert comes with the second
 lab_is "" "$(grep -E '^<[0-4]>|health:' "$LAB_DIR/egressd.log")" "a policy that comes late: no error, no alert"
+
+# The relay cannot begin any more, and all else goes on.
+mv "$LAB_DIR/state" "$LAB_DIR/state.away"
+: >"$LAB_DIR/state"
+kill -KILL "$(lab_child relay)"
+sleep 5
+n=$(grep -c 'relay died' "$LAB_DIR/egressd.log")
+[ "$n" -ge 2 ] && [ "$n" -le 7 ] && ok "a relay that cannot begin is tried again each second: $n deaths in 5 s" || not_ok "$n deaths in 5 s"
+lab_child engine >/dev/null && ok "and the engine goes on" || not_ok "no engine"
+rm "$LAB_DIR/state"
+mv "$LAB_DIR/state.away" "$LAB_DIR/state"
+lab_wait 5 ctl status >/dev/null && ok "the relay is back when it can begin" || not_ok "no relay"
 lab_egressd_stop && ok "stops" || not_ok "does not stop"
 lab_done
