@@ -105,8 +105,8 @@ bench: all benches
 	$(Q)tests/bench/run $B
 
 # $(call put,FILE,MODE,PLACE): with the paths that it is installed for.
-put = sed -e 's|/usr/sbin/|$(PREFIX)/sbin/|; s|/usr/bin/|$(PREFIX)/bin/|; s|/etc/egressd\>|$(ETC)/egressd|' $(1) | \
-	install -D -m $(2) /dev/stdin $(DESTDIR)$(3)
+put = sed -e 's|/usr/sbin/|$(PREFIX)/sbin/|; s|/usr/bin/|$(PREFIX)/bin/|; s|/etc/egressd\>|$(ETC)/egressd|' $(1) >$B/put && \
+	install -D -m $(2) $B/put $(DESTDIR)$(3)
 
 share_doc := $(patsubst config/%,%,$(wildcard config/*.schema.json config/examples/*.yaml config/redis/*))
 
@@ -119,8 +119,8 @@ install: all
 	$(call put,systemd/egressd.service,644,$(UNITDIR)/egressd.service)
 	install -D -m 644 systemd/egressd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/egressd.conf
 	$(call put,systemd/egressd.tmpfiles,644,$(PREFIX)/lib/tmpfiles.d/egressd.conf)
-	for m in docs/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/}; done
-	for f in $(share_doc); do install -D -m 644 config/$$f $(DESTDIR)$(PREFIX)/share/doc/egressd/$$f; done
+	for m in docs/*.[158]; do install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$${m##*/} || exit 1; done
+	for f in $(share_doc); do install -D -m 644 config/$$f $(DESTDIR)$(PREFIX)/share/doc/egressd/$$f || exit 1; done
 
 # Not what is the admin's: $(ETC)/egressd, the state folder, user and groups.
 uninstall:

@@ -2,7 +2,6 @@
 #include "courier.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +9,9 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "clock.h"
+#include "file_replace.h"
 #include "history.h"
 #include "log.h"
 #include "service_file.h"
@@ -45,6 +44,7 @@ struct courier {
 	char cursor_path[CONFIG_PATH + 32];
 
 	bool up;
+	bool unreadable;		/* the spool, and that is told */
 	bool looked;			/* at the stream's top, since the last failure */
 	uint64_t down_since_us, told_ns, told_unheard_ns, beat_ns;
 	uint64_t sent;			/* highest seq that this Redis has */
@@ -71,21 +71,10 @@ static void load_cursor(struct courier *c)
 	free(text);
 }
 
+/* False: the next start reads some entries again; their ids are known. */
 static bool save_cursor(const struct courier *c)
 {
-	char temporary[sizeof(c->cursor_path) + 8];
-	bool saved;
-	int fd;
-
-	snprintf(temporary, sizeof(temporary), "%s.new", c->cursor_path);
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return false;	/* the next start reads some entries again; their ids are known */
-	saved = write(fd, c->cursor, strlen(c->cursor)) == (ssize_t)strlen(c->cursor) && rename(temporary, c->cursor_path) == 0;
-	if (saved)
-		(void)fsync(fd);
-	close(fd);
-	return saved;
+	return file_replace(c->cursor_path, c->cursor, strlen(c->cursor), true) == 0;
 }
 
 /* ---- state ---- */
@@ -162,7 +151,7 @@ static void note_above(struct courier *c, uint64_t top)
 
 /* ---- work ---- */
 
-/* One record from spool to stream. 1: done, 0: nothing there, -1: failed. */
+/* One record from spool to stream. 1: done, 0: nothing that can be read, -1: failed. */
 static int deliver_one(struct courier *c)
 {
 	struct report_record rec;
@@ -175,6 +164,9 @@ static int deliver_one(struct courier *c)
 	pthread_mutex_lock(c->spool_lock);
 	r = spool_read(c->spool, c->sent, &seq, &data, &len);
 	pthread_mutex_unlock(c->spool_lock);
+	if (r < 0 && r != -ENOENT && !c->unreadable)
+		log_error("spool: %s: alerts wait until it can be read", strerror(-r));
+	c->unreadable = r < 0 && r != -ENOENT;
 	if (r < 0)
 		return 0;
 	class = REDIS_OK;

@@ -1,4 +1,5 @@
 /* ctl.c - egressctl: which verb, with which arguments? */
+#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stddef.h>
@@ -185,6 +186,14 @@ static int wrong_options(const struct verb *v, unsigned given)
 	return given & ~v->may || v->must & ~given;
 }
 
+static bool is_utf8(const char *text)
+{
+	json_t *o = json_string(text);
+
+	json_decref(o);
+	return o != NULL;
+}
+
 static int fits(const struct verb *v, const struct ctl *c, unsigned given)
 {
 	bool wrong = wrong_options(v, given);
@@ -197,15 +206,19 @@ static int fits(const struct verb *v, const struct ctl *c, unsigned given)
 	if (wrong || c->narg < v->min || c->narg > v->max)
 		return usage_of(v, stderr);
 	for (unsigned i = 0; i < c->narg; i++) {
-		bool wide = i < ARRAY_SIZE(v->keys) && v->keys[i] && strlen(c->arg[i]) > CONTROL_NAME_MAX;
+		bool sent = i < ARRAY_SIZE(v->keys) && v->keys[i], wide = sent && strlen(c->arg[i]) > CONTROL_NAME_MAX;
 
-		if (*c->arg[i] && !wide)
+		if (*c->arg[i] && !wide && (!sent || is_utf8(c->arg[i])))
 			continue;
-		ctl_complain("%s: %s is %s", v->name, argument(v, i, name), wide ? "too long" : "empty");
+		ctl_complain("%s: %s is %s", v->name, argument(v, i, name), wide ? "too long" : *c->arg[i] ? "not UTF-8" : "empty");
 		return CTL_USAGE;
 	}
 	if (c->reason && !*c->reason) {
 		ctl_complain("--reason: say why, it is logged");
+		return CTL_USAGE;
+	}
+	if (c->reason && !is_utf8(c->reason)) {
+		ctl_complain("--reason: not UTF-8: %s", c->reason);
 		return CTL_USAGE;
 	}
 	if (c->reason && strlen(c->reason) > CONTROL_REASON_MAX) {
@@ -270,16 +283,8 @@ static int request(const struct ctl *c, const struct verb *v)
 	int code;
 
 	json_object_set_new(o, "verb", json_string(v->name));
-	for (unsigned i = 0; i < c->narg; i++) {
-		json_t *text = json_string(c->arg[i]);
-
-		if (!text) {
-			ctl_complain("%s: %s: not UTF-8", v->name, c->arg[i]);
-			json_decref(o);
-			return CTL_USAGE;
-		}
-		json_object_set_new(o, v->keys[i], text);
-	}
+	for (unsigned i = 0; i < c->narg; i++)
+		json_object_set_new(o, v->keys[i], json_string(c->arg[i]));
 	code = add_units(c, v, o);
 	if (code == CTL_OK)
 		return answer(c, o, v->show);
@@ -357,6 +362,15 @@ static int run(struct ctl *c, int n, char **v)
 	return verb->run ? verb->run(c) : request(c, verb);
 }
 
+/* What nobody could read is no success. */
+static int written(int code)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return code;
+	ctl_complain("standard output: %s", strerror(errno));
+	return code == CTL_OK ? CTL_NO : code;
+}
+
 int main(int argc, char **argv)
 {
 	struct ctl c = { .socket = CTL_SOCKET };
@@ -384,5 +398,5 @@ int main(int argc, char **argv)
 		return usage(stderr);
 	}
 	c.verb = argv[l.at];
-	return run(&c, argc - l.at, argv + l.at);
+	return written(run(&c, argc - l.at, argv + l.at));
 }

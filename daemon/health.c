@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "file_replace.h"
 #include "finding.h"
 #include "hash.h"
 #include "log.h"
@@ -196,9 +197,9 @@ static void sum_of(const struct kept *x, uint8_t sum[HASH_SUM_LEN])
 	hash_sum(x, offsetof(struct kept, sum), sum);
 }
 
-static void name_file(char path[CONFIG_PATH + 32], const char *state_dir, const char *end)
+static void name_file(char path[CONFIG_PATH + 32], const char *state_dir)
 {
-	snprintf(path, CONFIG_PATH + 32, "%s/health%s", state_dir, end);
+	snprintf(path, CONFIG_PATH + 32, "%s/health", state_dir);
 }
 
 /* [HL3] NULL: it is whole and ours; n bytes of a file were read. */
@@ -227,7 +228,7 @@ static bool read_kept(struct kept *ret, const struct area *a, const char *state_
 	ssize_t n;
 	int fd;
 
-	name_file(path, state_dir, "");
+	name_file(path, state_dir);
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (fd < 0)
 		return false;
@@ -254,22 +255,16 @@ void health_init(struct health *h, const struct area *a, const char *state_dir, 
 void health_keep(struct health *h, const struct area *a, const char *state_dir)
 {
 	struct kept x = { .magic = KEPT_MAGIC, .layout = KEPT_LAYOUT, .size = sizeof(x), .area = a->h->id, .born_ns = a->h->born_ns };
-	char path[CONFIG_PATH + 32], temporary[CONFIG_PATH + 32];
-	int fd;
+	char path[CONFIG_PATH + 32];
 
 	if (!h->changed)
 		return;
 	x.health = *h;
 	x.health.changed = false;
 	sum_of(&x, x.sum);
-	name_file(path, state_dir, "");
-	name_file(temporary, state_dir, ".new");
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return;		/* tried again at the next call */
-	if (write(fd, &x, sizeof(x)) == sizeof(x) && rename(temporary, path) == 0)
+	name_file(path, state_dir);
+	if (file_replace(path, &x, sizeof(x), false) == 0)	/* else tried again at the next call */
 		h->changed = false;
-	close(fd);
 }
 
 /* ---- all of them ---- */

@@ -12,6 +12,7 @@
 
 #include "clock.h"
 #include "devices.h"
+#include "file_replace.h"
 #include "log.h"
 #include "policy.h"
 #include "policy_compile.h"
@@ -251,20 +252,10 @@ int policy_source_last(const struct config *c, struct compiled *ret)
 
 int policy_source_keep(const struct config *c, const struct compiled *p)
 {
-	char path[CONFIG_PATH + 32], temporary[CONFIG_PATH + 32];
-	int fd, r = 0;
+	char path[CONFIG_PATH + 32];
 
 	snprintf(path, sizeof(path), "%s/policy.blob", c->state_dir);
-	snprintf(temporary, sizeof(temporary), "%s/policy.blob.new", c->state_dir);
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, p->blob, p->size) != (ssize_t)p->size || fsync(fd) < 0)
-		r = -EIO;
-	close(fd);
-	if (r == 0 && rename(temporary, path) < 0)
-		r = -errno;
-	return r;
+	return file_replace(path, p->blob, p->size, true);
 }
 
 void compiled_free(struct compiled *p)

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "file_replace.h"
 #include "segment.h"
 
 #define SEGMENT_MAX  (4ULL << 20)
@@ -426,7 +427,7 @@ static struct segment *segment_with(const struct spool *s, uint64_t after)
 	return NULL;
 }
 
-/* Record `want` of g. -ENODATA: *ret_bad is broken now, it was whole at open. */
+/* Record `want` of g. -ENODATA: from *ret_bad on it is broken or gone now, and was whole at open. */
 static int read_record(struct spool *s, const struct segment *g, uint64_t want, char **ret_data, size_t *ret_len, uint64_t *ret_bad)
 {
 	uint64_t seq = g->first, off = 0;
@@ -440,6 +441,10 @@ static int read_record(struct spool *s, const struct segment *g, uint64_t want, 
 	}
 	segment_path(s, g->first, path);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT) {	/* somebody made room */
+		*ret_bad = g->first;
+		return -ENODATA;
+	}
 	if (fd < 0)
 		return -errno;
 	while ((r = segment_read(fd, off, seq, &data, &len)) == 0) {
@@ -488,24 +493,15 @@ void spool_unread(struct spool *s)
 
 int spool_ack(struct spool *s, uint64_t seq)
 {
-	char path[PATH_LEN], temporary[PATH_LEN], text[64];
-	int fd, n, r = 0;
+	char path[PATH_LEN], text[64];
+	int n;
 
 	if (seq <= s->acked)
 		return 0;
 	s->acked = seq;
 	snprintf(path, sizeof(path), "%s/acked", s->dir);
-	snprintf(temporary, sizeof(temporary), "%s/acked.new", s->dir);
-	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
 	n = snprintf(text, sizeof(text), "%" PRIu64 " %" PRIu64 "\n", seq, seq);
-	if (write(fd, text, (size_t)n) != n)
-		r = -EIO;	/* a few bytes: whole or not at all */
-	close(fd);
-	if (r == 0 && rename(temporary, path) < 0)
-		r = -errno;
-	return r;
+	return file_replace(path, text, (size_t)n, false);
 }
 
 uint64_t spool_acked(const struct spool *s)

@@ -15,7 +15,6 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <sysexits.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -59,6 +58,8 @@ struct child {
 #define NFT_OWNER "nft-owner"
 #define NFT_KEEP  "nft-keep"
 #define RESTART	  "restart"	/* no more than that one was asked for */
+
+#define EXIT_PASSING 71		/* EX_OSERR of sysexits.h: not 1, after which the unit is not started again */
 
 #define RESTART_FAILED "the restart that was asked for has failed: rules and blocks are taken out, as by a stop; the next start that succeeds " \
 	"brings the blocks back"
@@ -529,7 +530,7 @@ static int no_config(int why)
 		log_error("cannot start: a process to read the configuration: %s", strerror(-why));
 	r = not_started(kept_take(names, n, RESTART) >= 0, n > 0, kept_take(names, n, NFT_OWNER), kept_take(names, n, NFT_KEEP));
 	free_names(names, n);
-	return why == -EINVAL ? r : EX_OSERR;	/* which may have passed when the service manager tries again */
+	return why == -EINVAL ? r : EXIT_PASSING;
 }
 
 /* ---- loop ---- */

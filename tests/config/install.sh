@@ -66,4 +66,12 @@ for where in "/usr /etc" "/usr/local /etc" "/opt/egressd /opt/egressd/etc"; do
 	check "$prefix: leaves the configuration alone" no_other "$etc"
 	check "$prefix: and no folder of documents" [ ! -e "$root$prefix/share/doc/egressd" ]
 done
+root=$dir/broken.root
+for f in usr/share/man usr/share/doc etc/egressd; do	# where a folder should be
+	rm -rf "$root"
+	mkdir -p "$root/${f%/*}"
+	: >"$root/$f"
+	make -s B="$EGRESSD_BUILD" DESTDIR="$root" install >"$dir/make.out" 2>&1 && code=0 || code=$?
+	check "/$f cannot be made: make install fails" [ $code -ne 0 ]
+done
 exit $failed

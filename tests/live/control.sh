@@ -139,6 +139,12 @@ says "blocks says that it does not hold" 'all blocking is off until .*: what is 
 in_ns sakura2 ping -nqc 1 -W 1 203.0.113.10 >/dev/null && ok "nor does it" || not_ok "it holds, and blocks says that it does not"
 code "and is lifted" 0 ctl unblock 10.20.0.16 203.0.113.10 --reason INC-7
 code "observe ends again" 0 ctl observe --for 0s --reason INC-7
+says "a reason that is not UTF-8" 'reason: not UTF-8: .x' ctl reload --reason $'\xa4x'
+code "is none" 2 ctl reload --reason $'\xa4x'
+code "nor a name" 2 ctl why $'\xa4x'
+full() { ctl "$@" >/dev/full; }
+code "an answer that cannot be written" 1 full --json status
+says "is told" 'standard output: No space' full status
 code "no reason, no change" 2 ctl observe --for 10m
 code "no unit" 2 ctl block 10.20.0.16 --for 10 --reason x
 grep -q 'uid 0: block 10.20.0.16 to 203.0.113.10.*CHG-2' "$LAB_DIR/egressd.log" && ok "changes are logged with uid and reason" ||

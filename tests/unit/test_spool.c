@@ -223,6 +223,32 @@ static void add_size(const char *path)
 		on_disk += (uint64_t)st.st_size;
 }
 
+/* [S2] A segment that somebody removed is counted, and no end of the spool. */
+static void segment_removed(void **state)
+{
+	struct spool *s = opened(100ULL << 20);
+	static char large[60000];
+	uint64_t seq, first = 0;
+	char *data;
+	size_t len;
+
+	(void)state;
+	for (unsigned i = 0; i < 200; i++)	/* 12 MB */
+		assert_int_equal(spool_append(s, large, sizeof(large), &seq), 0);
+	assert_int_equal(spool_sync(s), 0);
+	snprintf(segment, sizeof(segment), "%s/%016x", dir, 1);
+	assert_int_equal(unlink(segment), 0);
+	assert_int_equal(spool_read(s, 0, &first, &data, &len), 0);
+	free(data);
+	assert_in_range(first, 60, 80);
+	assert_int_equal(spool_lost(s), first - 1);
+	assert_int_equal(spool_read(s, 3, &seq, &data, &len), 0);	/* counted once */
+	free(data);
+	assert_int_equal(seq, first);
+	assert_int_equal(spool_lost(s), first - 1);
+	spool_close(s);
+}
+
 /* [S4] */
 static void capped(void **state)
 {
@@ -325,6 +351,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(order_and_reopen, setup, teardown),
 		cmocka_unit_test_setup_teardown(torn, setup, teardown),
+		cmocka_unit_test_setup_teardown(segment_removed, setup, teardown),
 		cmocka_unit_test_setup_teardown(capped, setup, teardown),
 		cmocka_unit_test_setup_teardown(capped_unread, setup, teardown),
 		cmocka_unit_test_setup_teardown(disk_full, setup, teardown),
