@@ -38,13 +38,17 @@ static uint64_t load(const _Atomic uint64_t *n)
 /* The host that fills the table: the one whose overflow record took most packets. */
 static void table_full_text(const struct area *a, char *text, size_t size)
 {
-	uint32_t worst = TABLE_NONE, most = 0;
+	uint32_t worst = TABLE_NONE;
 	char in[ADDR_STRLEN];
+	uint64_t most = 0;
 
 	for (uint32_t i = 0; i < a->h->pairs; i++) {
-		uint32_t n = atomic_load_explicit(&a->pair[i].packets, memory_order_relaxed);
+		uint64_t n;
 
-		if (table_is_full(&a->pairs, i) && a->pair[i].key.class_uid == PAIR_CLASS_OVERFLOW && n > most) {
+		if (!table_is_full(&a->pairs, i) || a->pair[i].key.class_uid != PAIR_CLASS_OVERFLOW)
+			continue;
+		n = pair_packets(&a->pair[i], &a->pair_cold[i]);
+		if (n > most) {
 			most = n;
 			worst = i;
 		}

@@ -407,6 +407,7 @@ static void copy_unknown(struct redis_decision *d, const struct wire_reply *name
 {
 	size_t n = MIN_OF(name->text_len, sizeof(d->unknown) - 1);
 
+	memset(d->unknown, 0, sizeof(d->unknown));
 	for (size_t i = 0; i < n; i++)	/* no character is cut in two, and an empty name is one too */
 		d->unknown[i] = name->text[i] > ' ' && name->text[i] <= '~' ? name->text[i] : '?';
 	if (n == 0)

@@ -192,12 +192,18 @@ static int open_area(struct supervisor *s, char **names, int n)
 		return 0;
 	}
 	if (fd >= 0) {
+		const int owner = kept_take(names, n, NFT_OWNER), keep = kept_take(names, n, NFT_KEEP);
+
 		log_notice("the kept table is of another layout, size or mark_mask; starting from the snapshot");
 		close(fd);
 		kept_drop("area");
 		/* The new one knows nothing of the packets that wait in the queues, nor of counts and blocks in the kernel. */
-		super_take_out(kept_take(names, n, NFT_OWNER), kept_take(names, n, NFT_KEEP));
+		super_take_out(owner, keep);
 		s->taken_out = true;
+		if (owner >= 0)
+			close(owner);
+		if (keep >= 0)
+			close(keep);
 		kept_drop(NFT_OWNER);
 		kept_drop(NFT_KEEP);
 		kept_drop_rest(names, n);

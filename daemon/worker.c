@@ -39,7 +39,7 @@ static void count(struct area_worker *a, unsigned counter, uint64_t n)
 static uint8_t exit_of(const struct engine_policy *p, uint32_t outdev)
 {
 	for (uint32_t i = 0; p && i < p->nifaces; i++)
-		if (p->iface[i].index == outdev)
+		if (__atomic_load_n(&p->iface[i].index, __ATOMIC_RELAXED) == outdev)
 			return p->iface[i].exit;
 	return 0;
 }

@@ -201,11 +201,12 @@ static void passed(struct judge *j, struct judge_packet *v)
 /* By the account that did not pay and was the last to be asked. */
 static void refused(struct judge *j, const struct judge_packet *v)
 {
-	struct pair_cold *c = &j->area.pair_cold[v->pair];
+	struct pair_cold *c;
 
 	atomic_fetch_add_explicit(&j->area.account[v->refused_by].refused, v->p.len, memory_order_relaxed);
 	if (v->pair == TABLE_NONE)
 		return;
+	c = &j->area.pair_cold[v->pair];
 	atomic_fetch_add_explicit(&c->refused, v->p.len, memory_order_relaxed);
 	atomic_fetch_add_explicit(&c->refused_packets, 1, memory_order_relaxed);
 }
