@@ -2,8 +2,8 @@
  *
  * [CT1] Who      SO_PEERCRED decides: uid 0 or a member of group egressd reads; uid 0 or of group egressd-admin reads and changes.
  *                Nobody else can connect (mode, and an ACL for the second group). Every change is logged with uid and reason.
- * [CT2] Bounds   a request is at most 64 KiB (apply: 1 MiB), nested at most 16 deep; a reply at most 4 MiB; a silent peer is
- *                dropped after one second. A malformed request is answered, and counted.
+ * [CT2] Bounds   a request is at most 64 KiB (apply: 2,304 KiB, which a policy of 1 MiB may take as JSON), nested at most 16 deep; a
+ *                reply at most 4 MiB; a silent peer is dropped after one second. A malformed request is answered, and counted.
  * [CT3] Reads    show verbs read the area as data; slot numbers are range-checked.
  */
 #pragma once

@@ -1,7 +1,7 @@
 /* proto.h - fixed-form messages between supervisor, engine and relay, and the numbers of inherited descriptors.
  *
  * All over SOCK_SEQPACKET socket pairs made once by the supervisor; a restarted process goes on reading the same one.
- * [M1] A message is exactly one struct; wrong size, version or kind is counted and dropped (fuzzed).
+ * [M1] A message is exactly one struct; wrong size, version or kind is dropped (fuzzed).
  * [M2] Every command is answered by one reply with the same token.
  * [M3] A decision may be sent again: of the AREA_ANSWERS newest that name their entry each is applied once and answered as
  *      before, also by the next engine.

@@ -12,7 +12,8 @@
  * [A3] Undo       gives back exactly what was charged, also when a bucket began in between.
  * [A4] Crash      a kill at any instruction loses no charged byte; a charge whose packet was not answered stays (above
  *                 the truth by at most that packet). The lock bit of a dead process is cleared by account_recover().
- * [A5] Bound      the lock is held for O(WINDOW_SLOTS) steps, never across a call out of this file.
+ * [A5] Bound      the lock is held for O(WINDOW_SLOTS) steps; once a crossing also while that is told (judge.h, notify): two
+ *                 writes to an eventfd.
  * Threads         any worker charges; lock() holders alone touch the cold part, except fields said to be atomic.
  * Not here        which accounts a packet pays (judge.h), what a refusal means (judge.h).
  */

@@ -59,7 +59,7 @@ struct area_worker {
 	_Atomic uint64_t heartbeat_ns;	/* boottime of the last loop turn */
 	_Atomic uint64_t counter[AC_COUNT];
 	_Atomic uint32_t state[AREA_SLOTS];	/* enum slot_state */
-	_Atomic uint64_t held[AREA_HELD];	/* packet id | HELD, unanswered; 0: free */
+	_Atomic uint64_t held[AREA_HELD];	/* packet id | AREA_HELD_BIT, unanswered; 0: free */
 	uint8_t slot[AREA_SLOTS][AREA_SLOT_LEN] CACHE_ALIGNED;
 } CACHE_ALIGNED;
 
@@ -200,5 +200,5 @@ uint64_t area_passed_packets(const struct area *a);
 uint64_t area_pair_hash(const struct area *a, const struct pair_key *key);
 uint64_t area_account_hash(const struct area *a, const struct account_key *key);
 
-/* Every structure's check; quiescent or approximate while workers run (then -EAGAIN may be a race, ask again). */
+/* Every structure's check: exact when nobody writes; while workers run a sum may be amid a step, ask again. */
 int area_check(const struct area *a, const char **ret_why) MUST_CHECK;

@@ -19,7 +19,7 @@
 #define PAIR_ACCOUNTS (PAIR_POLICY + PAIR_DECISIONS)
 #define PAIR_BUSY     UINT16_MAX	/* version while the list is being written; 0: no list yet */
 #define PAIR_PROTECTED 0x80		/* in n_contract: never refused, only alerted */
-#define PAIR_CLASS_OVERFLOW UINT32_MAX	/* key.class of a host's overflow record */
+#define PAIR_CLASS_OVERFLOW UINT32_MAX	/* class_uid of a host's overflow record */
 
 enum opener { OPENER_UNKNOWN, OPENER_INSIDE, OPENER_OUTSIDE };
 
@@ -44,7 +44,7 @@ struct pair {
 struct pair_cold {
 	_Atomic uint32_t account[PAIR_ACCOUNTS - PAIR_INLINE];
 	_Atomic uint32_t packets_high;
-	_Atomic uint32_t last_tick;	/* set by slow paths and the sweep */
+	uint32_t unused;
 	_Atomic uint64_t refused, refused_packets;
 	_Atomic uint64_t folded_bytes, folded_packets, folded_refused;	/* overflow record: of evicted pairs; the evictor alone writes */
 	_Atomic uint64_t leased_bytes, leased_packets;	/* passed on leases; lender.c alone writes them */
