@@ -105,7 +105,7 @@ static bool is_device(const char *s)
 static void text_into(const struct yaml_node *n, char *to, size_t size, const char *what, struct diag_list *d)
 {
 	if (n->kind != YAML_SCALAR || !*n->text)
-		diag_add(d, n->line, n->col, NULL, "%s is due here", what);
+		diag_add(d, n->line, n->col, NULL, "%s is expected here", what);
 	else if (strchr(n->text, '\n'))
 		diag_add(d, n->line, n->col, "write it on one line", "%s of several lines", what);
 	else if (strlen(n->text) >= size)
@@ -191,7 +191,7 @@ static void key_mark_mask(const struct yaml_node *n, struct config *c, struct di
 
 	if (!end || *end || n->text[0] < '0' || n->text[0] > '9' || v > UINT32_MAX ||
 	    __builtin_popcountl(v) != 2)
-		diag_add(d, n->line, n->col, "such as 0x30000000", "mark_mask: exactly two bits are due");
+		diag_add(d, n->line, n->col, "such as 0x30000000", "mark_mask: exactly two bits are expected");
 	else
 		c->mark_mask = (uint32_t)v;
 }
@@ -202,7 +202,7 @@ static void role(const struct yaml_node *n, struct config_role *r, struct diag_l
 		diag_add(d, n->key_line, n->key_col, "letters, digits, '-', '_' and '.'", "%s: not a name", n->key);
 	snprintf(r->name, sizeof(r->name), "%s", n->key);
 	if (n->kind != YAML_LIST || n->count == 0 || n->count > CONFIG_DEVICES) {
-		diag_add(d, n->line, n->col, "such as [eth0]", "%s: a list of 1 to %d devices is due", n->key,
+		diag_add(d, n->line, n->col, "such as [eth0]", "%s: a list of 1 to %d devices is expected", n->key,
 			 CONFIG_DEVICES);
 		return;
 	}
@@ -247,7 +247,7 @@ static void number(const struct yaml_node *map, const char *key, uint64_t min, u
 static bool map_with(const struct yaml_node *n, const char *const *keys, struct diag_list *d)
 {
 	if (n->kind != YAML_MAP) {
-		diag_add(d, n->line, n->col, NULL, "%s: 'key: value' lines are due", n->key);
+		diag_add(d, n->line, n->col, NULL, "%s: 'key: value' lines are expected", n->key);
 		return false;
 	}
 	yaml_known_keys(n, keys, d);
@@ -272,7 +272,7 @@ static void key_table(const struct yaml_node *n, struct config *c, struct diag_l
 		return;
 	number(n, "pairs", 1024, 1U << 22, &c->pairs, d);
 	if (c->pairs & (c->pairs - 1))
-		diag_add(d, n->line, n->col, "such as 65536", "table.pairs: a power of two is due");
+		diag_add(d, n->line, n->col, "such as 65536", "table.pairs: a power of two is expected");
 }
 
 /* A name or IPv4 address without colons, or an IPv6 address in brackets, which are taken off: *ret_text, *ret_len. */
@@ -301,7 +301,7 @@ static void redis_address(const struct yaml_node *n, struct config *c, struct di
 
 	if (!colon || port == 0 || port > 65535 || colon[1 + strspn(colon + 1, "0123456789")] ||
 	    !host_of(n->text, (size_t)(colon - n->text), &host, &len)) {
-		diag_add(d, n->line, n->col, "such as 10.0.0.5:6379 or [fd00::5]:6379", "%s: host:port is due", n->text);
+		diag_add(d, n->line, n->col, "such as 10.0.0.5:6379 or [fd00::5]:6379", "%s: host:port is expected", n->text);
 		return;
 	}
 	snprintf(c->redis_host, sizeof(c->redis_host), "%.*s", (int)len, host);
@@ -327,7 +327,7 @@ static void key_redis(const struct yaml_node *n, struct config *c, struct diag_l
 	if (yaml_get(n, "address"))
 		redis_address(yaml_get(n, "address"), c, d);
 	if (!n->partial && !v == !yaml_get(n, "address"))
-		diag_add(d, n->line, n->col, NULL, "redis: either socket or address is due");
+		diag_add(d, n->line, n->col, NULL, "redis: either socket or address is expected");
 	v = yaml_get(n, "username");
 	if (v)
 		name_into(v, c->redis_username, d);

@@ -77,7 +77,7 @@ int control_text(struct control_call *q, const char *key, size_t max, bool optio
 		return 0;
 	}
 	if (!json_is_string(v) || json_string_length(v) == 0)
-		return control_refuse(q, -EINVAL, "%s: a text is due", key);
+		return control_refuse(q, -EINVAL, "%s: a text is expected", key);
 	if (json_string_length(v) > max)
 		return control_refuse(q, -EINVAL, "%s: longer than %zu bytes", key, max);
 	*ret = json_string_value(v);
@@ -92,7 +92,7 @@ int control_number(struct control_call *q, const char *key, uint64_t min, uint64
 		return 0;
 	if (!json_is_integer(v) || json_integer_value(v) < 0 || (uint64_t)json_integer_value(v) < min ||
 	    (uint64_t)json_integer_value(v) > max)
-		return control_refuse(q, -EINVAL, "%s: a whole number from %" PRIu64 " to %" PRIu64 " is due", key, min,
+		return control_refuse(q, -EINVAL, "%s: a whole number from %" PRIu64 " to %" PRIu64 " is expected", key, min,
 				      max);
 	*ret = (uint64_t)json_integer_value(v);
 	return 0;
@@ -146,7 +146,7 @@ static int understand(struct control_call *q, size_t len, const struct control_v
 	json_t *value;
 
 	if (!name)
-		return control_refuse(q, -EBADMSG, "not a request: an object with \"verb\" is due");
+		return control_refuse(q, -EBADMSG, "not a request: an object with \"verb\" is expected");
 	v = verb_of(name);
 	if (!v)
 		return control_refuse(q, -EBADMSG, "unknown verb '%.40s'", name);

@@ -451,7 +451,7 @@ int control_explain(struct control_call *q, json_t *reply)
 	if (r < 0)
 		return r;
 	if (parse_id(text, &id) < 0 || id == 0)
-		return control_refuse(q, -EINVAL, "id: the finding_id or alert_id of an alert is due, in hex");
+		return control_refuse(q, -EINVAL, "id: the finding_id or alert_id of an alert is expected, in hex");
 	for (uint32_t i = 0; i < a->h->accounts; i++) {
 		json_t *o;
 

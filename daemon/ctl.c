@@ -236,22 +236,22 @@ static int add_units(const struct ctl *c, const struct verb *v, json_t *o)
 
 	if (c->time) {
 		if (parse_duration(c->time, &n) < 0) {
-			ctl_complain("--for %s: a duration such as 30m, 1h or 2d is due", c->time);
+			ctl_complain("--for %s: a duration such as 30m, 1h or 2d is expected", c->time);
 			return CTL_USAGE;
 		}
 		if (n < least || n > CONTROL_FOR_MAX) {
-			ctl_complain("--for %s: %" PRIu64 "s to 366d is due", c->time, least);
+			ctl_complain("--for %s: %" PRIu64 "s to 366d is expected", c->time, least);
 			return CTL_USAGE;
 		}
 		json_object_set_new(o, "for_s", json_integer((json_int_t)n));
 	}
 	if (c->budget) {
 		if (parse_size(c->budget, &n) < 0) {
-			ctl_complain("--budget %s: a size such as 500MB or 1GiB is due", c->budget);
+			ctl_complain("--budget %s: a size such as 500MB or 1GiB is expected", c->budget);
 			return CTL_USAGE;
 		}
 		if (n < 1 || n > CONTROL_BUDGET_MAX) {
-			ctl_complain("--budget %s: 1B to 1024TiB is due", c->budget);
+			ctl_complain("--budget %s: 1B to 1024TiB is expected", c->budget);
 			return CTL_USAGE;
 		}
 		json_object_set_new(o, "budget_bytes", json_integer((json_int_t)n));
@@ -299,7 +299,7 @@ static int explain(const struct ctl *c)
 
 	if (n > 0 && n <= 16 && (!c->arg[0][n] || c->arg[0][n] == '-'))
 		return request(c, find("explain"));
-	ctl_complain("explain %s: the id of a finding is due, up to 16 hex digits, as `egressctl findings` shows it", c->arg[0]);
+	ctl_complain("explain %s: the id of a finding is expected, up to 16 hex digits, as `egressctl findings` shows it", c->arg[0]);
 	return CTL_USAGE;
 }
 

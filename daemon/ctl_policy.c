@@ -202,7 +202,7 @@ int ctl_check(const struct ctl *c)
 	int code;
 
 	if (strcmp(format, "json") != 0 && strcmp(format, "github") != 0 && strcmp(format, "text") != 0) {
-		ctl_complain("--format %s: json or github is due", format);
+		ctl_complain("--format %s: json or github is expected", format);
 		return CTL_USAGE;
 	}
 	if (read_policy(format, c->arg[0], &text, &len) != CTL_OK)
@@ -325,7 +325,7 @@ int ctl_apply(const struct ctl *c)
 	int code;
 
 	if (c->confirm && (parse_duration(c->confirm, &confirm_s) < 0 || confirm_s == 0 || confirm_s > CONTROL_CONFIRM_MAX)) {
-		ctl_complain("--confirm %s: a duration from 1s to 24h, such as 10m, is due", c->confirm);
+		ctl_complain("--confirm %s: a duration from 1s to 24h, such as 10m, is expected", c->confirm);
 		return CTL_USAGE;
 	}
 	if (read_policy(format, c->arg[0], &text, &len) != CTL_OK)

@@ -53,7 +53,7 @@ static int check_ends(const struct policy *p, const struct redis_decision *d, st
 	if (r == -E2BIG && m->kind != PROTO_UNBLOCK)
 		return bad(why, size, "src: this host has several addresses, name one", d->src);
 	if (r < 0 && r != -E2BIG)
-		return bad(why, size, "src: an address, a network or a host of the policy is due", d->src);
+		return bad(why, size, "src: an address, a network or a host of the policy is expected", d->src);
 	if (strcmp(d->dst, "*") == 0) {
 		memset(&x->dst, 0, sizeof(x->dst));
 		return 0;
@@ -62,7 +62,7 @@ static int check_ends(const struct policy *p, const struct redis_decision *d, st
 	if (r == -E2BIG)
 		return bad(why, size, "dst: this host has several addresses, name one", d->dst);
 	if (r < 0)
-		return bad(why, size, "dst: an address, a network or * is due", d->dst);
+		return bad(why, size, "dst: an address, a network or * is expected", d->dst);
 	if (m->kind != PROTO_UNBLOCK && addr_is_v4(&x->src.addr) != addr_is_v4(&x->dst.addr))
 		return bad(why, size, "dst: not of the address family of src", d->dst);
 	return 0;
@@ -94,7 +94,7 @@ static int check_id(const struct policy *p, const char *id, size_t room, char *w
 	if (!id[0] || strlen(id) >= room)
 		return bad(why, size, "id missing or longer than 39 characters", id);
 	if (policy_rule_by_uid(p, hash_uid(id, strlen(id))) >= 0)	/* [DC4] */
-		return bad(why, size, "id: another one is due, this one's hash is that of a rule", id);
+		return bad(why, size, "id: another one is expected, this one's hash is that of a rule", id);
 	return 0;
 }
 
@@ -117,7 +117,7 @@ static int check_time(const struct policy *p, const struct redis_decision *d, ui
 	uint64_t ttl = DEFAULT_TTL_S, at, age;
 
 	if (d->ttl[0] && (parse_duration(d->ttl, &ttl) < 0 || ttl == 0))
-		return bad(why, size, "ttl: a duration such as 4h is due", d->ttl);
+		return bad(why, size, "ttl: a duration such as 4h is expected", d->ttl);
 	if (written_ms(d->entry, &at) < 0)
 		return bad(why, size, "entry: not a stream id", d->entry);
 	if (ttl > p->h->max_ttl_s) {
@@ -138,7 +138,7 @@ static int read_budget(const struct redis_decision *d, struct proto_msg *m, char
 	uint64_t *budget = &m->u.decision.budget;
 
 	if (d->budget[0] && (parse_size(d->budget, budget) < 0 || *budget == 0))
-		return bad(why, size, "budget: a size such as 5GB is due", d->budget);
+		return bad(why, size, "budget: a size such as 5GB is expected", d->budget);
 	if (m->kind == PROTO_ALLOW && !d->budget[0])
 		return bad(why, size, "allow needs a budget", "");
 	return 0;
@@ -180,7 +180,7 @@ static int check_form(const struct policy *p, const struct redis_decision *d, st
 	if (d->bad)
 		return bad(why, size, "a field is too long, comes twice or holds a NUL", d->bad);
 	if (!d->gateway[0])
-		return bad(why, size, "gateway: a name or * is due", d->gateway);
+		return bad(why, size, "gateway: a name or * is expected", d->gateway);
 	if (strcmp(d->v, "1") != 0)
 		return bad(why, size, "unknown version", d->v);
 	if (d->unknown[0])
@@ -191,7 +191,7 @@ static int check_form(const struct policy *p, const struct redis_decision *d, st
 	if (kind_of(d->action, &m->kind, ret_bit) < 0)
 		return bad(why, size, "unknown action", d->action);
 	if (!d->author[0] || !d->reason[0])
-		return bad(why, size, !d->author[0] ? "author: who decides is due" : "reason: why is due", "");
+		return bad(why, size, !d->author[0] ? "author: who decides is missing" : "reason: the reason is missing", "");
 	return check_ends(p, d, m, why, size);
 }
 

@@ -104,7 +104,7 @@ static const char *remedy(int e)
 	case -EFBIG:
 		return "at most 4 MiB; networks within another one need no line";
 	default:
-		return "a file with one network a line is due there; or write networks: [...]";
+		return "a file with one network a line is expected there; or write networks: [...]";
 	}
 }
 
@@ -140,6 +140,6 @@ int doc_networks_file(struct policy_doc *d, const struct yaml_node *n, struct do
 	if (r == 0 && l.errors > FILE_ERRORS)
 		DOC_ERROR(d, n, NULL, "%.80s: and %u more such lines", l.path, l.errors - FILE_ERRORS);
 	else if (r == 0 && !l.errors && dest->nnets == before)
-		DOC_ERROR(d, n, "one network a line is due, such as 203.0.113.0/24", "networks_file: %.80s holds no network", l.path);
+		DOC_ERROR(d, n, "one network a line is expected, such as 203.0.113.0/24", "networks_file: %.80s holds no network", l.path);
 	return r;
 }

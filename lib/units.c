@@ -97,7 +97,7 @@ static int scalar_units(const struct yaml_node *n, struct diag_list *diags, bool
 				  : "write a unit, such as 30m (s m h d w)";
 
 	if (n->kind != YAML_SCALAR) {
-		diag_add(diags, n->line, n->col, remedy, "a %s is due here", what);
+		diag_add(diags, n->line, n->col, remedy, "a %s is expected here", what);
 		return -EINVAL;
 	}
 	if (parse_units(n->text, size ? sizes : durations, ret) == 0)
@@ -125,7 +125,7 @@ int yaml_uint(const struct yaml_node *n, struct diag_list *diags, uint64_t min, 
 	const char *end = n->kind == YAML_SCALAR && !n->quoted ? number(n->text, &whole, &f, &s) : NULL;
 
 	if (!end || *end || s != 1) {
-		diag_add(diags, n->line, n->col, NULL, "a whole number is due here");
+		diag_add(diags, n->line, n->col, NULL, "a whole number is expected here");
 		return -EINVAL;
 	}
 	if (whole < min || whole > max) {

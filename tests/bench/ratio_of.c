@@ -42,7 +42,7 @@ int main(int argc, char **argv)
 		n++;
 	}
 	if (n < RATIO_ROUNDS_MIN + 1) {
-		fprintf(stderr, "ratio_of: %u rounds, at least %u are due\n", n, RATIO_ROUNDS_MIN + 1);
+		fprintf(stderr, "ratio_of: %u rounds, at least %u are expected\n", n, RATIO_ROUNDS_MIN + 1);
 		return 1;
 	}
 	if (ratio_measure(next_cost, &p, n - 1, &r) < 0) {

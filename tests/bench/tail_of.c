@@ -76,7 +76,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	if (read_samples(argv[5], 0) < 0 || read_samples(argv[6], 1) < 0) {
-		fprintf(stderr, "tail_of: %u samples and %u of the reference, at least 100 are due\n", count[0], count[1]);
+		fprintf(stderr, "tail_of: %u samples and %u of the reference, at least 100 are expected\n", count[0], count[1]);
 		return 1;
 	}
 	struct ratio_label l = { .name = name, .unit = "ms", .against = against, .command = argv[3], .goal = GOAL_NONE };

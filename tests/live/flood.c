@@ -115,7 +115,7 @@ static uint64_t number(const char *text, uint64_t least, uint64_t most)
 	errno = 0;
 	v = strtoull(text, &end, 0);
 	if (errno || end == text || *end || *text == '-' || v < least || v > most)
-		die(2, "%s: a number from %" PRIu64 " to %" PRIu64 " is due", text, least, most);
+		die(2, "%s: a number from %" PRIu64 " to %" PRIu64 " is expected", text, least, most);
 	return v;
 }
 
@@ -125,7 +125,7 @@ static double seconds(const char *text)
 	double v = strtod(text, &end);
 
 	if (end == text || *end || !(v > 0) || v > 1e6)
-		die(2, "%s: seconds are due", text);
+		die(2, "%s: seconds are expected", text);
 	return v;
 }
 
@@ -144,7 +144,7 @@ static union address address(const char *text, unsigned port)
 		a.v6.sin6_family = AF_INET6;
 		a.v6.sin6_port = htons((uint16_t)port);
 	} else {
-		die(2, "%s: an address is due", text);
+		die(2, "%s: an address is expected", text);
 	}
 	return a;
 }

@@ -118,7 +118,7 @@ lab_is refused "$(answer a1)" "a budget beyond the local policy"
 lab_is refused "$(answer a2)" "a ttl beyond the local policy"
 lab_is "applied refused" "$(answer b1 | paste -sd' ')" "block, and its id used again"
 lab_is "refused refused" "$(answer x1 | paste -sd' ')" "an unknown action, twice"
-lab_is "reason: why is due: '' unknown field: 'ports'" "$(why_of x2) $(why_of x3)" "without a reason, or with a field that nobody knows"
+lab_is "reason: the reason is missing: '' unknown field: 'ports'" "$(why_of x2) $(why_of x3)" "without a reason, or with a field that nobody knows"
 lab_is "refused refused" "$(answer "" | paste -sd' ')" "without an id each entry is answered"
 lab_is "block 10.20.0.16 203.0.113.91 1h alice CHG-1" "$(entries | jq -r 'select(.decision.result? == "applied" and .decision.id == "b1") |
 	.decision | [.action, .src, .dst, .ttl, .author, .reason] | join(" ")')" "the answer repeats what was decided"

@@ -41,12 +41,12 @@ says 2 err '^egressctl: status: one argument too many: x$' egressctl status x
 says 2 err '^egressctl: why: HOST is empty$' egressctl why ''
 says 2 err '^egressctl: why: DEST is empty$' egressctl why a ''
 says 2 err '^egressctl: why: HOST is too long$' egressctl why "$long$long"
-says 2 err '^egressctl: --budget 0B: 1B to 1024TiB is due$' egressctl unblock a --budget 0B --reason x
-says 2 err '^egressctl: --for 0s: 1s to 366d is due$' egressctl block a --for 0s --reason x
-says 2 err '^egressctl: --for 400d: 0s to 366d is due$' egressctl observe --for 400d --reason x
+says 2 err '^egressctl: --budget 0B: 1B to 1024TiB is expected$' egressctl unblock a --budget 0B --reason x
+says 2 err '^egressctl: --for 0s: 1s to 366d is expected$' egressctl block a --for 0s --reason x
+says 2 err '^egressctl: --for 400d: 0s to 366d is expected$' egressctl observe --for 400d --reason x
 says 2 err '^egressctl: --reason: 120 bytes; at most 119' egressctl observe --for 1h --reason "$long"
 says 2 err '^egressctl: --confirm 2d: a duration from 1s to 24h' egressctl apply "$dir/policy.yaml" --confirm 2d
-says 2 err '^egressctl: explain xyz: the id of a finding is due' egressctl explain xyz
+says 2 err '^egressctl: explain xyz: the id of a finding is expected' egressctl explain xyz
 says 2 err '^egressctl: replay: --policy POLICY is missing$' egressctl replay
 says 2 err '^egressctl: replay: PCAP is missing$' egressctl replay --policy "$dir/policy.yaml"
 says 1 err 'nobody listens at /nowhere' egressctl --socket /nowhere explain 1f0a5c3e00000007-2

@@ -146,11 +146,11 @@ static void test_nodes(void **state)
 	n = scalar("", 0);
 	n.kind = YAML_LIST;
 	assert_int_equal(yaml_size(&n, &diags, &got), -EINVAL);
-	error_is("a size is due here", "200MB");
+	error_is("a size is expected here", "200MB");
 	n = scalar("", 0);
 	n.kind = YAML_MAP;
 	assert_int_equal(yaml_duration(&n, &diags, &got), -EINVAL);
-	error_is("a duration is due here", "30m");
+	error_is("a duration is expected here", "30m");
 	assert_int_equal(got, MARK);
 }
 
@@ -168,16 +168,16 @@ static void test_whole_numbers(void **state)
 		{ "10", 0, 0, 9, "10: out of range, 0 to 9", 0 },
 		{ "0", 0, 1, 9, "0: out of range, 1 to 9", 0 },
 		{ "18446744073709551615", 0, 0, UINT64_MAX, NULL, UINT64_MAX },
-		{ "18446744073709551616", 0, 0, UINT64_MAX, "a whole number is due here", 0 },
-		{ "5", 1, 0, 9, "a whole number is due here", 0 },	/* quoted: text */
-		{ "5.0", 0, 0, 9, "a whole number is due here", 0 },
-		{ "-5", 0, 0, 9, "a whole number is due here", 0 },
-		{ "+5", 0, 0, 9, "a whole number is due here", 0 },
-		{ "5 ", 0, 0, 9, "a whole number is due here", 0 },
-		{ "5B", 0, 0, 9, "a whole number is due here", 0 },
-		{ "0x5", 0, 0, 9, "a whole number is due here", 0 },
-		{ "", 0, 0, 9, "a whole number is due here", 0 },
-		{ "yes", 0, 0, 9, "a whole number is due here", 0 },
+		{ "18446744073709551616", 0, 0, UINT64_MAX, "a whole number is expected here", 0 },
+		{ "5", 1, 0, 9, "a whole number is expected here", 0 },	/* quoted: text */
+		{ "5.0", 0, 0, 9, "a whole number is expected here", 0 },
+		{ "-5", 0, 0, 9, "a whole number is expected here", 0 },
+		{ "+5", 0, 0, 9, "a whole number is expected here", 0 },
+		{ "5 ", 0, 0, 9, "a whole number is expected here", 0 },
+		{ "5B", 0, 0, 9, "a whole number is expected here", 0 },
+		{ "0x5", 0, 0, 9, "a whole number is expected here", 0 },
+		{ "", 0, 0, 9, "a whole number is expected here", 0 },
+		{ "yes", 0, 0, 9, "a whole number is expected here", 0 },
 	};
 
 	(void)state;
