@@ -79,11 +79,12 @@ void rules_daddr(struct nft_batch *b, const char *table, const char *chain, cons
 	}
 }
 
-/* Link-local and link-scope: they cannot leave by a router, whatever the device. */
+/* Link-local of IPv6 and link-scope: they cannot leave by a router, whatever the device. Link-local of IPv4 (169.254.0.0/16) can: Linux
+ * forwards it by its routes, as any other (RFC 3927 says it must not). */
 static size_t never_list(struct prefix *p)
 {
 	static const struct { uint8_t a[4], len; } v4[] = {
-		{ { 169, 254, 0, 0 }, 16 }, { { 224, 0, 0, 0 }, 24 }, { { 255, 255, 255, 255 }, 32 },
+		{ { 224, 0, 0, 0 }, 24 }, { { 255, 255, 255, 255 }, 32 },
 	};
 	size_t n = 0;
 

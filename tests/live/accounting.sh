@@ -96,6 +96,7 @@ compare() { # TEXT
 	done
 	[ $n -ge 15 ] || not_ok "$1: only $n pairs were seen"
 	[ $bad -ne 0 ] || ok "$1: $n pairs, $want_bytes bytes, no difference"
+	[ -n "${sum[10.20.0.15 169.254.7.7]:-}" ] || not_ok "$1: nothing went to a link-local address"
 	for host in 10.20.0.15 fd00:20::16; do
 		bytes=0
 		for k in "${!sum[@]}"; do
@@ -169,6 +170,8 @@ traffic() {
 	pings gw 203.0.113.20 50 500
 	tcp_push gw 192.0.2.1 outside 203.0.113.21 7011 $((3 * MB)) 1
 	udp vpn 172.31.0.1 203.0.113.22 7012 700 500
+	# Link-local, which Linux forwards by its routes.
+	udp sakura1 10.20.0.15 169.254.7.7 7013 1000 1000
 	# Neither TCP nor UDP nor ICMP.
 	other sakura1 IP4-SENDTO 203.0.113.23 47
 	other sakura1 IP4-SENDTO 203.0.113.24 50
