@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 #include <stdbool.h>
+#include <string.h>
 
 #define IP4_HEADER 20
 #define IP6_HEADER 40
@@ -133,6 +134,18 @@ static bool walk_extension(struct packet *p, struct reach *r)
 	return true;
 }
 
+/* [K2] */
+static struct addr v6_address(const uint8_t *b)
+{
+	struct addr a = addr_from_v6(b);
+
+	if (unlikely(addr_is_v4(&a))) {		/* ::ffff:a.b.c.d becomes ::ffff:0:a.b.c.d */
+		memset(a.b + 8, 0xff, 2);
+		memset(a.b + 10, 0, 2);
+	}
+	return a;
+}
+
 static enum packet_reason parse_v6(const uint8_t *data, size_t caplen, uint32_t true_len, struct packet *p)
 {
 	struct reach r = { .data = data, .at = IP6_HEADER };
@@ -143,8 +156,8 @@ static enum packet_reason parse_v6(const uint8_t *data, size_t caplen, uint32_t 
 		return PACKET_SHORT;
 	*p = (struct packet){ .len = 0 };
 	payload = be16(data + 4);
-	p->src = addr_from_v6(data + 8);
-	p->dst = addr_from_v6(data + 24);
+	p->src = v6_address(data + 8);
+	p->dst = v6_address(data + 24);
 	p->proto = data[6];
 	/* Payload length 0 with a payload: jumbogram or super-packet, whose length the caller knows. */
 	known = payload || p->proto == IPPROTO_NONE;

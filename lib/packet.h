@@ -3,6 +3,8 @@
  * [K1] Bounds     Reads only data[0..caplen). Any bytes at all may be given (fuzzed).
  * [K2] Addresses  If the two addresses can be read, the answer is 0 and the packet is accounted, however broken the
  *                 rest is: malformed packets are never a way around the accounting. `notes` says what was broken.
+ *                 An IPv4-mapped address in an IPv6 header is no IPv4 address: it is given as the IPv4-translated one, which
+ *                 is nobody's any more (RFC 4291, RFC 6052).
  * [K3] Length     len is true_len when the caller knows it (CAP_LEN or skb length: BIG TCP has total length 0), else
  *                 the header's: IPv4 total length, IPv6 40 + payload length. A byte of egressd is a byte of this.
  *                 A header that cannot be right (total length below 20, payload length 0 with a payload) and no

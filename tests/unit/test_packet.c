@@ -508,6 +508,27 @@ static void deep_chains(void **state)
 	}
 }
 
+/* [K2] */
+static void mapped_addresses(void **state)
+{
+	struct bytes o = { .len = 0 };
+	struct addr v4;
+	struct packet p;
+	char text[ADDR_STRLEN];
+
+	(void)state;
+	assert_int_equal(addr_parse("203.0.113.53", &v4), 0);
+	put_v6(&o, 0, 6);
+	put_tcp(&o, 1, 443, 2);
+	finish_v6(&o);
+	memcpy(o.b + 8, v4.b, 16);
+	memcpy(o.b + 24, v4.b, 16);
+	p = parse(&o, 0);
+	assert_string_equal(addr_format(&p.src, text), "::ffff:0:cb00:7135");
+	assert_string_equal(addr_format(&p.dst, text), "::ffff:0:cb00:7135");
+	assert_false(addr_is_v4(&p.dst));
+}
+
 static void extension_beyond_the_end(void **state)
 {
 	struct bytes o = { .len = 0 };
@@ -642,6 +663,7 @@ int main(void)
 		cmocka_unit_test(authentication_header),
 		cmocka_unit_test(no_next_header),
 		cmocka_unit_test(deep_chains),
+		cmocka_unit_test(mapped_addresses),
 		cmocka_unit_test(extension_beyond_the_end),
 		cmocka_unit_test(cut_at_every_length),
 		cmocka_unit_test(random_bytes),
