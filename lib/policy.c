@@ -1,6 +1,7 @@
 /* policy.c - lookups in an opened policy. */
 #include "policy.h"
 
+#include <netinet/in.h>
 #include <string.h>
 
 static uint32_t range_label(const struct policy_range *v, uint32_t n, const struct addr *a)
@@ -46,10 +47,17 @@ static uint32_t service_of(const struct policy *p, uint32_t proto, uint32_t port
 	return p->span[low].service;
 }
 
+static bool hides_another(uint8_t proto)
+{
+	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_FRAGMENT || proto == IPPROTO_AH ||
+	       proto == IPPROTO_DSTOPTS;
+}
+
 uint32_t policy_class_of(const struct policy *p, uint8_t proto, bool port_known, uint16_t port, enum opener opener,
 			 uint32_t exit)
 {
-	uint32_t service = port_known ? service_of(p, proto, port) : service_of(p, POLICY_SPAN_UNKNOWN | proto, 0);
+	uint32_t service = unlikely(hides_another(proto)) ? service_of(p, POLICY_SPAN_HIDDEN, 0) :
+			   port_known ? service_of(p, proto, port) : service_of(p, POLICY_SPAN_UNKNOWN | proto, 0);
 
 	if (unlikely((unsigned)opener > OPENER_OUTSIDE))
 		opener = OPENER_UNKNOWN;

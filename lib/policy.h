@@ -104,6 +104,7 @@ struct policy_exit {
 };
 
 #define POLICY_SPAN_UNKNOWN 0x100	/* | protocol: its packets whose accepting port is not known */
+#define POLICY_SPAN_HIDDEN  0x200	/* what is behind an extension header that nobody walked */
 #define POLICY_SPAN_REST    0xffff	/* the last span: every protocol that no rule names */
 
 struct policy_span {			/* accepting ports [lo, next lo) of one protocol; ascending by (proto, lo) */
@@ -180,7 +181,8 @@ const struct policy_src *policy_src_of(const struct policy *p, const struct addr
 const struct policy_dst *policy_dst_of(const struct policy *p, const struct addr *a);
 
 /* Index of the class of a packet: accepting port by opener (inside: dport, outside: sport, unknown or no ports: port
- * unknown). exit: index + 1 of the exit interface it leaves by, 0 none. Always < h->nclasses. */
+ * unknown). A protocol that is an extension header (RFC 8200; AH in IPv4) hides another, which may be any: rules of all ports match, contracts
+ * of some do not. exit: index + 1 of the exit interface it leaves by, 0 none. Always < h->nclasses. */
 uint32_t policy_class_of(const struct policy *p, uint8_t proto, bool port_known, uint16_t port, enum opener opener,
 			 uint32_t exit);
 

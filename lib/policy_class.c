@@ -62,6 +62,17 @@ static bool span_unknown(struct policy_build *b, uint16_t proto)
 	return span_add(b, POLICY_SPAN_UNKNOWN | proto, 0, &bits);
 }
 
+/* Nor is hiding the protocol. */
+static bool span_hidden(struct policy_build *b)
+{
+	struct policy_bits bits = { { 0 } };
+
+	for (uint32_t i = 0; i < b->nrules; i++)
+		if (i >= b->ncontracts || !ports_of(b, i)->count)
+			bits_set(&bits, i);
+	return span_add(b, POLICY_SPAN_HIDDEN, 0, &bits);
+}
+
 static bool span_rest(struct policy_build *b)
 {
 	struct policy_bits bits = { { 0 } };
@@ -118,7 +129,7 @@ static int build_spans(struct policy_build *b)
 
 	if (r < 0)
 		return r;
-	b->span = arena_array(b->d->mem, n + PROTOS + 1, sizeof(*b->span));
+	b->span = arena_array(b->d->mem, n + PROTOS + 2, sizeof(*b->span));
 	b->service = arena_array(b->d->mem, POLICY_SERVICES, sizeof(*b->service));
 	if (!b->span || !b->service)
 		return -ENOMEM;
@@ -128,7 +139,7 @@ static int build_spans(struct policy_build *b)
 	for (size_t i = 0; i < n && fits; i++)
 		if (!i || v[i] >> 16 != v[i - 1] >> 16)
 			fits = span_unknown(b, (uint16_t)(v[i] >> 16));
-	if (!fits || !span_rest(b))
+	if (!fits || !span_hidden(b) || !span_rest(b))
 		DOC_ERROR(b->d, &b->origin[0].doc->at, "write fewer, wider port ranges",
 			  "ports: the rules cut the ports into more than %u kinds", POLICY_SERVICES);
 	return 0;

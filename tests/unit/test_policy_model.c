@@ -377,7 +377,8 @@ struct probe {
 
 static bool service_holds(const struct model_rule *r, const struct probe *b)
 {
-	bool hit = !r->nport;
+	const bool hidden = b->proto == 0 || b->proto == 43 || b->proto == 44 || b->proto == 51 || b->proto == 60;
+	bool hit = !r->nport || (hidden && !r->contract);
 
 	for (unsigned i = 0; i < r->nport; i++) {
 		if (r->port[i].proto != b->proto)
@@ -428,7 +429,7 @@ static struct addr random_addr(const struct model *m)
 
 static struct probe random_probe(const struct model *m)
 {
-	static const uint8_t protos[] = { 6, 6, 6, 17, 17, 1, 47, 132 };
+	static const uint8_t protos[] = { 6, 6, 6, 17, 17, 1, 47, 132, 60, 43, 44, 51, 0 };
 	static const uint16_t ports[] = { 0, 1, 53, 79, 80, 81, 399, 400, 443, 500, 501, 65535 };
 	struct probe b = { .src = random_addr(m), .dst = random_addr(m), .proto = protos[rng(sizeof(protos))] };
 
