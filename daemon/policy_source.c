@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -24,7 +25,11 @@
 
 static int read_networks(void *ctx, const char *path, char **ret_text, size_t *ret_len)
 {
+	struct stat st;
+
 	(void)ctx;
+	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+		return -EINVAL;		/* of a FIFO nobody knows when it ends */
 	return config_read_file(path, POLICY_NETWORKS_MAX, ret_text, ret_len);
 }
 

@@ -38,7 +38,7 @@ enum proto_kind {
 	PROTO_REPLY,		/* engine -> relay */
 	/* engine, relay -> supervisor */
 	PROTO_READY,		/* queues bound, policy applied, rules in; engine */
-	PROTO_ALIVE,		/* every worker advanced; engine, each second */
+	PROTO_ALIVE,		/* each second; the engine: every worker advanced */
 	PROTO_KEEP_POLICY,	/* this blob is in force: keep its descriptor for the next engine */
 	PROTO_RELAY_READY,	/* control socket open */
 	PROTO_FAILED,		/* u.reply.text: why the process cannot work; it exits after it */

@@ -224,6 +224,15 @@ static void look_at_leases(struct relay *r)
 	r->leases = now;
 }
 
+static void tell(uint16_t kind, const char *text)
+{
+	struct proto_msg m = { .magic = PROTO_MAGIC, .kind = kind };
+
+	snprintf(m.u.reply.text, sizeof(m.u.reply.text), "%s", text);
+	if (proto_send(FD_SUPER, &m, -1) < 0)
+		log_warning("message to the supervisor not sent: %s", strerror(errno));
+}
+
 static void second(struct relay *r)
 {
 	r->seconds++;
@@ -234,6 +243,7 @@ static void second(struct relay *r)
 		snapshot(r);
 	policy_force_second(&r->force, clock_mono());
 	take_decision(r);
+	tell(PROTO_ALIVE, "");
 }
 
 static void serve(struct relay *r)
@@ -416,15 +426,6 @@ static int start(struct relay *r, char *why, size_t size)
 		log_warning("confinement not complete: %s; going on with what the service manager set", strerror(-e));
 	policy_force_init(&r->force, &r->config, &r->area, r->report, command, r);
 	return policy_force_first(&r->force, why, size);
-}
-
-static void tell(uint16_t kind, const char *text)
-{
-	struct proto_msg m = { .magic = PROTO_MAGIC, .kind = kind };
-
-	snprintf(m.u.reply.text, sizeof(m.u.reply.text), "%s", text);
-	if (proto_send(FD_SUPER, &m, -1) < 0)
-		log_warning("message to the supervisor not sent: %s", strerror(errno));
 }
 
 int relay_main(void)

@@ -51,7 +51,7 @@ struct child {
 	int ours, theirs;	/* socket pair to the supervisor */
 	bool ready;
 	unsigned early;		/* deaths in a row within EARLY_S */
-	uint64_t started_ns;
+	uint64_t started_ns, alive_ns;
 };
 
 /* Names of what the service manager keeps, besides area, policy and queueN. */
@@ -70,7 +70,6 @@ struct supervisor {
 	int owner, keep, queue[AREA_WORKERS];
 	int peer[2];		/* [ENGINE], [RELAY] */
 	struct child child[ROLES];
-	uint64_t alive_ns;
 	bool told_ready;
 	bool refused;		/* a child said that it cannot work, ... */
 	char failed[200];	/* ... and why */
@@ -342,8 +341,8 @@ static void start_child(struct supervisor *s, enum child_role role)
 	c->started_ns = clock_mono().ns;
 	if (c->pid < 0)
 		log_error("cannot start the %s: %s; trying again in a second", c->role, strerror(-(int)c->pid));
+	c->alive_ns = c->started_ns;
 	if (engine) {
-		s->alive_ns = c->started_ns;
 		if (s->snapshot >= 0)
 			close(s->snapshot);	/* restored once, into a new area only */
 		s->snapshot = -1;
@@ -389,9 +388,10 @@ static bool hear(struct supervisor *s, enum child_role role)
 
 	if (r <= 0)
 		return false;
-	if (m.kind == PROTO_ALIVE && role == ENGINE) {
-		s->alive_ns = clock_mono().ns;
-		sd_notify(0, "WATCHDOG=1");
+	if (m.kind == PROTO_ALIVE) {
+		s->child[role].alive_ns = clock_mono().ns;
+		if (role == ENGINE)
+			sd_notify(0, "WATCHDOG=1");
 	} else if (m.kind == PROTO_KEEP_POLICY && role == ENGINE && fd >= 0) {
 		keep_policy(s, fd);
 		fd = -1;
@@ -440,16 +440,19 @@ static int reap(struct supervisor *s)
 /* [V4] */
 static void watch(struct supervisor *s)
 {
-	struct child *e = &s->child[ENGINE];
+	static const unsigned silent_s[] = { [ENGINE] = SUPERVISOR_SILENT_S, [RELAY] = SUPERVISOR_RELAY_S };
 	const uint64_t now = clock_mono().ns;
 
-	for (int i = 0; i < ROLES; i++)
-		if (s->child[i].pid < 0 && now - s->child[i].started_ns >= RETRY_NS)
+	for (int i = 0; i < ROLES; i++) {
+		struct child *c = &s->child[i];
+
+		if (c->pid < 0 && now - c->started_ns >= RETRY_NS)
 			start_child(s, (enum child_role)i);
-	if (s->told_ready && e->pid > 0 && now - s->alive_ns > SUPERVISOR_SILENT_S * NS_PER_S) {
-		log_error("engine silent for %d s; replacing it", SUPERVISOR_SILENT_S);
-		kill(e->pid, SIGKILL);
-		s->alive_ns = now;
+		if (s->told_ready && c->pid > 0 && now - c->alive_ns > silent_s[i] * NS_PER_S) {
+			log_error("%s silent for %u s; replacing it", c->role, silent_s[i]);
+			kill(c->pid, SIGKILL);
+			c->alive_ns = now;
+		}
 	}
 }
 

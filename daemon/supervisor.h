@@ -8,7 +8,7 @@
  *                cannot start (before the first READY: PROTO_FAILED, or five deaths in a row, each within 20 s) ends the service with one
  *                line, no restart storm.
  * [V4] Watchdog  systemd is fed only while the engine says that every worker advances; an engine silent for
- *                SUPERVISOR_SILENT_S is killed and replaced, in time for systemd's own limit (twice that).
+ *                SUPERVISOR_SILENT_S is killed and replaced, in time for systemd's own limit (twice that), a relay for SUPERVISOR_RELAY_S.
  * [V5] Stop      SIGTERM: leases end, rules and blocks leave the kernel, relay writes its snapshot, exit 0. SIGUSR2: they stay, for a successor.
  * [V6] Failure   a start that fails after a restart that was asked for is a stop: what was left for it is taken out. Every other one leaves
  *                the kernel as it found it, and one line tells what stays and how to remove it.
@@ -16,5 +16,6 @@
 #pragma once
 
 #define SUPERVISOR_SILENT_S 10
+#define SUPERVISOR_RELAY_S  60	/* it waits for disks, and 5 s for an engine */
 
 int supervisor_main(const char *config_path);	/* exit code */

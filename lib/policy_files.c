@@ -18,6 +18,7 @@ struct lines {
 	uint32_t line, errors;
 };
 
+/* What is no network may be no file of networks, and whoever applies a policy may not be the one who may read it: no word of it. */
 static void line_error(struct lines *l, const char *text, int r, const struct prefix *p)
 {
 	char buf[PREFIX_STRLEN], hint[100] = "";
@@ -30,7 +31,7 @@ static void line_error(struct lines *l, const char *text, int r, const struct pr
 		DOC_ERROR(l->d, l->n, hint, "%.80s:%u: '%.60s' has bits set beyond its length", l->path, l->line, text);
 	} else {
 		DOC_ERROR(l->d, l->n, "one network a line, such as 203.0.113.0/24; '#' begins a comment",
-			  "%.80s:%u: '%.60s' is not an address or network", l->path, l->line, text);
+			  "%.80s:%u: not an address or network", l->path, l->line);
 	}
 }
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # restarts.sh - a child that dies again and again before it ever worked ends the service; deaths that lie apart do not (supervisor.h
 # [V3]); later it is tried each second. A policy that comes seconds after the engine is none of its failures.
+# Seconds: 100
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
@@ -60,5 +61,11 @@ lab_child engine >/dev/null && ok "and the engine goes on" || not_ok "no engine"
 rm "$LAB_DIR/state"
 mv "$LAB_DIR/state.away" "$LAB_DIR/state"
 lab_wait 5 ctl status >/dev/null && ok "the relay is back when it can begin" || not_ok "no relay"
+
+stopped=$(lab_child relay)
+kill -STOP "$stopped"
+lab_wait 75 another "$stopped" && ok "a relay that hangs is replaced" || not_ok "a relay that hangs stays"
+lab_is 1 "$(grep -c 'relay silent for 60 s; replacing it' "$LAB_DIR/egressd.log")" "which is told"
+lab_wait 5 ctl status >/dev/null && ok "the next one answers" || not_ok "the next one does not answer"
 lab_egressd_stop && ok "stops" || not_ok "does not stop"
 lab_done
