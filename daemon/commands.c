@@ -12,6 +12,7 @@
 #include "hash.h"
 #include "log.h"
 
+#define BY_HAND_ONLY 64
 #define CHECK_NS NS_PER_S	/* how long sums may be caught in between */
 
 /* ---- to the supervisor and the relay ---- */
@@ -180,11 +181,34 @@ static int observe(struct engine *e, uint32_t ttl_s, struct mono now, char text[
 	return r == -ENOENT ? -EAGAIN : r;
 }
 
+/* Done but not remembered: by an engine killed at that moment, or in an area before this one. Another entry with the same id and words
+ * the relay refuses. */
+static bool stands(const struct engine *e, const struct proto_msg *m, struct mono now)
+{
+	const struct area_dynamic d = dynamic_of(&m->u.decision, now);
+
+	if (!m->u.decision.entry || (m->kind != PROTO_ALLOW && m->kind != PROTO_BLOCK))
+		return false;
+	return judge_stands(&e->judge, &d, m->kind == PROTO_ALLOW ? DYNAMIC_ALLOW : DYNAMIC_BLOCK);
+}
+
+/* Those that come by Redis leave places for people at the gateway. */
+static bool is_full_for(const struct area *a, const struct proto_decision *d)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; d->entry && i < AREA_DYNAMIC; i++)
+		n += a->h->dynamic[i].kind != DYNAMIC_NONE;
+	return n >= AREA_DYNAMIC - BY_HAND_ONLY;
+}
+
 static int decide(struct engine *e, const struct proto_msg *m, struct mono now, struct proto_reply *ret)
 {
 	const struct proto_decision *d = &m->u.decision;
 	struct area_dynamic x;
 
+	if ((m->kind == PROTO_ALLOW || m->kind == PROTO_BLOCK) && is_full_for(&e->area, d) && !stands(e, m, now))
+		return -ENOSPC;
 	ret->count = m->kind != PROTO_UNBLOCK;
 	switch (m->kind) {
 	case PROTO_UNBLOCK:
@@ -202,9 +226,11 @@ static int decide(struct engine *e, const struct proto_msg *m, struct mono now, 
 	}
 }
 
-static const char *no_room(const struct area *a)
+static const char *no_room(const struct area *a, const struct proto_decision *d)
 {
-	_Static_assert(AREA_DYNAMIC == 256, "the text below");
+	_Static_assert(AREA_DYNAMIC == 256 && BY_HAND_ONLY == 64, "the texts below");
+	if (is_full_for(a, d))
+		return "192 decisions are in force, which is all that Redis may make: `egressctl blocks` lists them; wait until one ends";
 	for (unsigned i = 0; i < AREA_DYNAMIC; i++)
 		if (a->h->dynamic[i].kind == DYNAMIC_NONE)
 			return "the table of accounts is full: raise table.pairs of egressd.yaml, and restart";
@@ -233,17 +259,6 @@ static void remember(struct area_header *h, uint64_t entry, const struct proto_r
 	atomic_store_explicit(&x->entry, entry, memory_order_release);
 }
 
-/* Done but not remembered: by an engine killed at that moment, or in an area before this one. Another entry with the same id and words
- * the relay refuses. */
-static bool stands(const struct engine *e, const struct proto_msg *m, struct mono now)
-{
-	const struct area_dynamic d = dynamic_of(&m->u.decision, now);
-
-	if (!m->u.decision.entry || (m->kind != PROTO_ALLOW && m->kind != PROTO_BLOCK))
-		return false;
-	return judge_stands(&e->judge, &d, m->kind == PROTO_ALLOW ? DYNAMIC_ALLOW : DYNAMIC_BLOCK);
-}
-
 /* What it came to; no more of it than `result` and `text` when that is an error. */
 static struct proto_reply carry_out(struct engine *e, const struct proto_msg *m, struct mono now)
 {
@@ -258,7 +273,7 @@ static struct proto_reply carry_out(struct engine *e, const struct proto_msg *m,
 	if (x.result == -ENOENT)
 		why = "nothing is blocked there";
 	else if (x.result == -ENOSPC)
-		why = no_room(&e->area);
+		why = no_room(&e->area, &m->u.decision);
 	else if (x.result == -EEXIST)
 		why = "a decision with this id is in force";
 	if (why)

@@ -18,7 +18,7 @@ static inline void count(struct judge *j, unsigned counter, uint64_t n)
 /* Who pays for a packet. */
 struct payers {
 	uint32_t account[PAIR_ACCOUNTS];
-	uint8_t n_contract, n_rule, n_decision;
+	uint8_t n_contract, n_rule;
 	bool protected;
 	bool incomplete;	/* the account table was full: not to be kept */
 };

@@ -111,11 +111,13 @@ static void add_rule(struct judge *j, const struct judge_packet *v, const struct
 	add_sorted(l, slot);
 }
 
-/* The engine alone changes decisions and raises list_version afterwards; a reader that meets a half-written one builds a
- * list that is thrown away at once. */
-static void add_dynamic(struct judge *j, const struct judge_packet *v, enum dynamic_kind kind, struct mono now,
-			struct payers *l)
+/* Accounts of the decisions about this packet, `max` at most. The engine alone changes them and raises list_version afterwards; a reader that
+ * meets a half-written one builds a list that is thrown away at once. */
+static unsigned find_dynamic(struct judge *j, const struct judge_packet *v, enum dynamic_kind kind, struct mono now, uint32_t *ret_slot,
+			     unsigned max)
 {
+	unsigned n = 0;
+
 	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
 		const struct area_dynamic *d = &j->area.h->dynamic[i];
 		struct account_key k = { .kind = SUBJECT_TOTAL };
@@ -129,16 +131,13 @@ static void add_dynamic(struct judge *j, const struct judge_packet *v, enum dyna
 		slot = table_find(&j->area.accounts, area_account_hash(&j->area, &k), (const struct table_key *)&k);
 		if (slot == TABLE_NONE)
 			continue;
-		if (l->n_decision == PAIR_DECISIONS) {
+		if (n == max) {
 			count(j, AC_OVERFLOW, 1);
-			return;	/* rather a decision less than a rule less */
+			break;	/* rather a decision less than a rule less; of blocks one is enough, and they come first */
 		}
-		l->n_decision++;
-		if (kind == DYNAMIC_ALLOW)
-			l->account[l->n_contract++] = slot;	/* before any rule is there */
-		else
-			add_sorted(l, slot);
+		ret_slot[n++] = slot;
 	}
+	return n;
 }
 
 static void build(struct judge *j, const struct judge_packet *v, struct mono now, struct payers *l)
@@ -146,10 +145,12 @@ static void build(struct judge *j, const struct judge_packet *v, struct mono now
 	struct addr in = addr_from_v6(v->key.in);
 	const struct policy_src *src;
 	const struct policy_dst *dst;
+	uint32_t block[PAIR_DECISIONS];
+	const unsigned nblocks = find_dynamic(j, v, DYNAMIC_BLOCK, now, block, PAIR_DECISIONS);
 	struct policy_bits bits;
 
 	*l = (struct payers){ 0 };
-	add_dynamic(j, v, DYNAMIC_ALLOW, now, l);
+	l->n_contract = (uint8_t)find_dynamic(j, v, DYNAMIC_ALLOW, now, l->account, PAIR_DECISIONS - nblocks);
 	if (j->policy) {
 		src = policy_src_of(j->policy, &in);
 		dst = policy_dst_of(j->policy, &v->p.dst);
@@ -159,7 +160,8 @@ static void build(struct judge *j, const struct judge_packet *v, struct mono now
 			for (uint64_t left = bits.w[w]; left; left &= left - 1)
 				add_rule(j, v, src, w * 64 + (unsigned)__builtin_ctzll(left), now, l);
 	}
-	add_dynamic(j, v, DYNAMIC_BLOCK, now, l);
+	for (unsigned i = 0; i < nblocks; i++)
+		add_sorted(l, block[i]);
 }
 
 /* [P2] Acquire on every entry: what a writer stored before it is seen, so a version unchanged at the end means that all
@@ -207,12 +209,26 @@ bool payers_known(const struct area *a, uint32_t pair, uint32_t version, struct 
 	return load(&a->pair[pair], &a->pair_cold[pair], version, ret);
 }
 
+/* Decisions are about the packet's own address. */
+static bool is_of_many(const struct judge_packet *v)
+{
+	return memcmp(v->key.in, v->p.src.b, sizeof(v->key.in)) != 0;
+}
+
+static bool any_decision(const struct area *a, struct mono now)
+{
+	for (unsigned i = 0; i < AREA_DYNAMIC; i++)
+		if (__atomic_load_n(&a->h->dynamic[i].kind, __ATOMIC_ACQUIRE) != DYNAMIC_NONE && now.ns < a->h->dynamic[i].until_ns)
+			return true;
+	return false;
+}
+
 void payers_of(struct judge *j, const struct judge_packet *v, uint32_t version, struct mono now, struct payers *ret)
 {
 	struct area *a = &j->area;
 
-	if (v->pair == TABLE_NONE || v->key.class_uid == PAIR_CLASS_OVERFLOW) {
-		build(j, v, now, ret);	/* many destinations: no list can be kept */
+	if (v->pair == TABLE_NONE || v->key.class_uid == PAIR_CLASS_OVERFLOW || (is_of_many(v) && any_decision(a, now))) {
+		build(j, v, now, ret);	/* many destinations, or sources: no list can be kept */
 		return;
 	}
 	if (likely(load(&a->pair[v->pair], &a->pair_cold[v->pair], version, ret)))

@@ -186,6 +186,32 @@ static void answered_as_before(void **state)
 	assert_int_equal(in_force(), 1);
 }
 
+/* Decisions that come by Redis leave places for those by hand. */
+static void places_for_people(void **state)
+{
+	struct proto_msg m = block(0);
+	struct proto_reply r;
+	unsigned n = 0;
+
+	(void)state;
+	do {
+		m = block(1000 + n);
+		snprintf(m.u.decision.id, sizeof(m.u.decision.id), "r%u", n);
+		r = ask(m);
+	} while (r.result == 0 && ++n < AREA_DYNAMIC);
+	assert_int_equal(n, 192);
+	assert_int_equal(r.result, -ENOSPC);
+	assert_non_null(strstr(r.text, "all that Redis may make"));
+	m = block(1000);
+	snprintf(m.u.decision.id, sizeof(m.u.decision.id), "r0");
+	forget();
+	assert_int_equal(ask(m).result, 0);		/* it stands */
+	m.kind = PROTO_UNBLOCK;				/* takes no place */
+	assert_int_equal(ask(m).result, 0);
+	assert_int_equal(ask(block(0)).result, 0);
+	assert_int_equal(in_force(), 193);
+}
+
 /* One that is in force is another decision when anything of it differs but when it was asked. */
 static void another_is_not_done(void **state)
 {
@@ -364,6 +390,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(answered_as_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(places_for_people, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_is_not_done, setup, teardown),
 		cmocka_unit_test_setup_teardown(stands_as_its_network, setup, teardown),
 		cmocka_unit_test_setup_teardown(only_asked_about, setup, teardown),
