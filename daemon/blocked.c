@@ -81,7 +81,7 @@ static void announce_others(struct sync *s)
 	block_owners_free(&s->gone);
 }
 
-static void announce_all(struct engine *e)
+void blocked_announce(struct engine *e)
 {
 	for (uint32_t i = 0; i < e->area.h->accounts; i++)
 		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
@@ -98,7 +98,7 @@ static void begin_anew(struct engine *e, struct mono now)
 	if (now.ns < again_ns || rules_block_clear_services(e->rules) < 0)
 		return;
 	again_ns = mono_add_s(now, ANEW_S).ns;
-	announce_all(e);
+	blocked_announce(e);
 }
 
 static int change(struct engine *e, const struct block_list *l, bool services,
@@ -200,7 +200,7 @@ static void adopt(struct sync *s)
 		}
 	judge_review(&e->judge, s->now, block_changed, s);
 	flush_blocks(s);
-	announce_all(e);
+	blocked_announce(e);
 	e->sets_own = true;
 }
 

@@ -13,6 +13,7 @@
 #include "control_internal.h"
 #include "finding.h"
 #include "log.h"
+#include "policy_compile.h"
 
 #define FOR_DEFAULT  3600
 #define COMMANDS_MAX 64		/* of one request: addresses of a source times those of a destination */
@@ -417,7 +418,7 @@ int control_apply(struct control_call *q, json_t *reply)
 	uint64_t confirm_s = 0;
 	const char *yaml, *reason;
 	char what[80], time[16];
-	int r = control_text(q, "policy", 1U << 20, false, &yaml);
+	int r = control_text(q, "policy", POLICY_TEXT_MAX, false, &yaml);
 
 	if (r == 0)
 		r = control_number(q, "confirm_s", 1, CONTROL_CONFIRM_MAX, true, &confirm_s);

@@ -12,6 +12,7 @@
 #include "control_internal.h"
 #include "devices.h"
 #include "finding.h"
+#include "health.h"
 #include "report.h"
 #include "rules.h"
 #include "utf8.h"
@@ -245,17 +246,10 @@ static void set_spool(const struct control_ctx *c, json_t *to)
 
 static void set_counters(const struct control_ctx *c, json_t *to)
 {
-	static const char *const health[HEALTH_COUNT] = {
-		[HEALTH_ENGINE_RESTART] = "engine-restart", [HEALTH_RULES_FLUSHED] = "rules-flushed",
-		[HEALTH_RULES_FAILED] = "rules-failed",	    [HEALTH_TABLE_FULL] = "table-full",
-		[HEALTH_BRAKE] = "brake",		    [HEALTH_UNSEEN] = "unseen",
-		[HEALTH_QUEUE_LOST] = "queue-lost",	    [HEALTH_RESTORED] = "restored",
-		[HEALTH_LEASES_CHANGED] = "leases-changed",
-	};
 	json_t *o = json_object();
 
 	for (unsigned i = 0; i < HEALTH_COUNT; i++)
-		control_set_number(o, health[i], LOAD(c->area->h->health[i]));
+		control_set_number(o, health_kind(i), LOAD(c->area->h->health[i]));
 	control_set(to, "health", o);
 	o = json_object();
 	for (unsigned i = 0; i < AC_COUNT; i++)

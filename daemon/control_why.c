@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control_bounds.h"
 #include "control_internal.h"
 #include "prefix_set.h"
 #include "report_fill.h"
@@ -368,10 +369,10 @@ int control_why(struct control_call *q, json_t *reply)
 	struct control_sums total;
 	size_t pairs;
 	const char *host, *dest;
-	int r = control_text(q, "host", 128, false, &host);
+	int r = control_text(q, "host", CONTROL_NAME_MAX, false, &host);
 
 	if (r == 0)
-		r = control_text(q, "dest", 128, true, &dest);
+		r = control_text(q, "dest", CONTROL_NAME_MAX, true, &dest);
 	if (r == 0)
 		r = control_name_in(q, host, true, &in);
 	if (r == 0)

@@ -408,11 +408,7 @@ static void put_back(struct engine *e, struct mono now, bool tell)
 	}
 	leases_end_all(e);
 	(void)blocked_settle(e, e->policy);
-	for (uint32_t i = 0; i < e->area.h->accounts; i++)
-		if (table_is_full(&e->area.accounts, i) && e->area.account_cold[i].announced) {
-			e->area.account_cold[i].announced = 0;
-			mark_for_review(&e->area, i);
-		}
+	blocked_announce(e);
 	if (rules_present(e->rules) == 0)
 		atomic_store_explicit(&e->area.h->rules_in, 0, memory_order_relaxed);
 	enforce_rules(e);

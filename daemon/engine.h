@@ -127,6 +127,7 @@ void enforce_worry(struct engine *e, enum area_health what);	/* counted; the rel
  *              first AREA_KEPT are in the area's kept[], and put back when others remove them. blocked_lift_kept() takes them out.
  * [BK3] Exact  what an element refused while we were dead is its accounts' when the policy comes; of an element of ports that no account
  *              has the bytes are in kept_lost. */
+void blocked_announce(struct engine *e);	/* the next review puts all elements in again */
 void blocked_review(struct engine *e, struct mono now);	/* judge_review(), then the sets follow */
 /* Settles, and takes all elements out: their names or their right to stand change. Returns what blocked_settle() does. */
 uint64_t blocked_forget(struct engine *e);

@@ -273,6 +273,11 @@ void health_keep(struct health *h, const struct area *a, const char *state_dir)
 
 /* ---- all of them ---- */
 
+const char *health_kind(enum area_health what)
+{
+	return words[what].kind;
+}
+
 int health_report(struct health *h, const struct area *a, struct report *r)
 {
 	char text[256];

@@ -43,6 +43,8 @@ void health_keep(struct health *h, const struct area *a, const char *state_dir);
 /* Tells every rise. 0; -errno: not written, tried again at the next call. */
 int health_report(struct health *h, const struct area *a, struct report *r) MUST_CHECK;
 
+const char *health_kind(enum area_health what);	/* "engine-restart" */
+
 /* "the engine was restarted; nobody judged from 14:41:51.218 to 14:42:02.530 JST; 1234 packets (1.2 MB) passed unjudged"; each
  * with its date when the days differ. */
 void health_restart_text(const struct health_restarts *x, char *text, size_t size);

@@ -82,7 +82,6 @@ static int ask(struct proto_msg *m, int fd, unsigned ms, struct proto_reply *ret
 			close(got);
 		if (e == 1 && answer.kind == PROTO_REPLY && answer.token == m->token) {
 			*ret = answer.u.reply;
-			ret->text[sizeof(ret->text) - 1] = '\0';
 			return 0;
 		}
 		e = e == 1 || e == -EAGAIN || e == -EBADMSG ? 0 : -EPIPE;	/* an answer to one given up is dropped */

@@ -42,13 +42,7 @@ const struct rules_chain rules_chain[RULES_CHAINS] = {
 	{ TABLE, CHAIN_UNLEASED, 0, -1 },
 	{ TABLE, CHAIN_LOCAL, 0, -1 },
 	{ TABLE, CHAIN_QUEUED, 0, -1 },
-	{ NULL, NULL, 0, -1 },
 };
-
-static bool ours(const struct rules_chain *c)
-{
-	return c->table;
-}
 
 int rules_open(int owner_fd, int keep_fd, struct rules **ret_rules)
 {
@@ -174,13 +168,13 @@ static void keep_ct(struct nft_batch *b)
 
 static void chains(struct nft_batch *b, bool ct)
 {
-	for (const struct rules_chain *c = rules_chain; ours(c); c++) {
+	for (const struct rules_chain *c = rules_chain; c < rules_chain + RULES_CHAINS; c++) {
 		if (c->hook < 0)
 			nft_chain_add(b, c->table, c->name, c->name);
 		else
 			nft_base_chain_add(b, c->table, c->name, (uint32_t)c->hook, c->priority, c->name);
 	}
-	for (const struct rules_chain *c = rules_chain; ours(c); c++) {
+	for (const struct rules_chain *c = rules_chain; c < rules_chain + RULES_CHAINS; c++) {
 		if (ct || strcmp(c->name, CHAIN_CT))
 			nft_chain_flush(b, c->table, c->name, c->name);
 	}
@@ -203,7 +197,7 @@ static int empty_old_chains(struct rules *r, struct nft_batch *b)
 /* What cannot be read is not compared until the next time: the rules are in all the same. */
 static void remember_use(struct rules *r)
 {
-	for (size_t i = 0; ours(&rules_chain[i]); i++)
+	for (size_t i = 0; i < RULES_CHAINS; i++)
 		if (nft_chain_get(&r->keep, rules_chain[i].table, rules_chain[i].name, &r->use[i]) < 0)
 			r->use[i] = 0;
 }
@@ -391,7 +385,7 @@ int rules_counters(struct rules *r, struct rules_counters *ret)
 
 int rules_present(struct rules *r)
 {
-	for (size_t i = 0; ours(&rules_chain[i]); i++) {
+	for (size_t i = 0; i < RULES_CHAINS; i++) {
 		uint32_t use = 0;
 		const int e = nft_chain_get(&r->keep, rules_chain[i].table, rules_chain[i].name, &use);
 

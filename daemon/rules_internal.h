@@ -14,7 +14,7 @@
 #define CHAIN_LOCAL    "local"
 #define CHAIN_QUEUED   "queued"		/* of that what is egress */
 
-#define RULES_CHAINS 15
+#define RULES_CHAINS 14
 #define RULES_DEPLETED 1024
 
 struct rules {

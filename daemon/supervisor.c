@@ -34,7 +34,7 @@
 #define QUEUE_RCVBUF (64U << 20)
 #define EARLY_DEATHS 5		/* one after the other before READY, each within EARLY_S of its start: give up */
 #define EARLY_S	     20
-#define RETRY_NS     NS_PER_S	/* after the start of one that did not become ready */
+#define RETRY_NS     NS_PER_S	/* after the start of one that did not become ready, EARLY_DEATHS times in a row */
 #define STOP_MS	     6000	/* each child; the relay may wait CONTROL_ANSWER_S for an engine that ends */
 
 enum ending {			/* what becomes of rules and blocks */
@@ -51,6 +51,7 @@ struct child {
 	int ours, theirs;	/* socket pair to the supervisor */
 	bool ready;
 	unsigned early;		/* deaths in a row within EARLY_S */
+	unsigned unready;	/* and before it became ready */
 	uint64_t started_ns, alive_ns;
 };
 
@@ -431,7 +432,8 @@ static int reap(struct supervisor *s)
 				    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), s->failed[0] ? ": " : "",
 				    s->failed);
 			s->failed[0] = '\0';
-			if (c->ready || clock_mono().ns - c->started_ns >= RETRY_NS)
+			c->unready = c->ready ? 0 : c->unready + 1;
+			if (c->unready < EARLY_DEATHS || clock_mono().ns - c->started_ns >= RETRY_NS)
 				start_child(s, (enum child_role)i);	/* else watch() does, in its time: no storm */
 		}
 	return 0;
@@ -448,7 +450,7 @@ static void watch(struct supervisor *s)
 
 		if (c->pid < 0 && now - c->started_ns >= RETRY_NS)
 			start_child(s, (enum child_role)i);
-		if (s->told_ready && c->pid > 0 && now - c->alive_ns > silent_s[i] * NS_PER_S) {
+		else if (s->told_ready && c->pid > 0 && now - c->alive_ns > silent_s[i] * NS_PER_S) {
 			log_error("%s silent for %u s; replacing it", c->role, silent_s[i]);
 			kill(c->pid, SIGKILL);
 			c->alive_ns = now;

@@ -3,7 +3,6 @@
 #include <stdalign.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define CHUNK 65536
 
@@ -43,15 +42,6 @@ void *arena_array(struct arena *a, size_t count, size_t size)
 	if (__builtin_mul_overflow(count, size, &total))
 		return NULL;
 	return arena_alloc(a, total);
-}
-
-char *arena_copy(struct arena *a, const char *text, size_t len)
-{
-	char *p = arena_alloc(a, len + 1);
-
-	if (p)
-		memcpy(p, text, len);
-	return p;
 }
 
 void arena_free(struct arena *a)

@@ -17,5 +17,4 @@ struct arena {			/* {0} is an empty arena */
 
 void *arena_alloc(struct arena *a, size_t size) MUST_CHECK;
 void *arena_array(struct arena *a, size_t count, size_t size) MUST_CHECK;	/* NULL on overflow too */
-char *arena_copy(struct arena *a, const char *text, size_t len) MUST_CHECK;	/* NUL is added */
 void arena_free(struct arena *a);

@@ -165,7 +165,6 @@ void doc_keys(struct policy_doc *d, const struct yaml_node *map, const char *con
 const char *doc_text(struct policy_doc *d, const struct yaml_node *n, const char *what);	/* scalar or diag and NULL */
 int doc_choice(struct policy_doc *d, const struct yaml_node *n, const char *what, const char *const *names,
 	       unsigned dflt);	/* index in names (NULL-terminated); dflt when n is NULL or wrong */
-bool doc_is_name(const char *text);	/* letters, digits, . _ -, at most 63, not an address, not reserved */
 void doc_name_check(struct policy_doc *d, const struct doc_place *at, const char *name, const char *what);
 bool doc_network(struct policy_doc *d, const struct yaml_node *n, const char *what, struct prefix *ret);
 /* IPv6 destinations are accounted by /64: a longer prefix is an error. */

@@ -117,7 +117,8 @@ int doc_choice(struct policy_doc *d, const struct yaml_node *n, const char *what
 
 static const char *const reserved[] = { "outside", "inside", "gateway", "unlisted", "any", "all", "none", "never", NULL };
 
-bool doc_is_name(const char *text)
+/* Letters, digits, . _ -, at most 63, not an address, not reserved. */
+static bool is_name(const char *text)
 {
 	struct prefix p;
 	size_t n = strlen(text);
@@ -132,7 +133,7 @@ bool doc_is_name(const char *text)
 
 void doc_name_check(struct policy_doc *d, const struct doc_place *at, const char *name, const char *what)
 {
-	if (doc_is_name(name))
+	if (is_name(name))
 		return;
 	if (in_list(name, reserved))
 		DOC_ERROR(d, at, "choose another", "%s: '%s' has a meaning of its own and cannot be a name", what, name);

@@ -1,6 +1,7 @@
 #!/bin/bash
 # kill_engine.sh - `kill -9` of the engine 100 times under 1,000 packets a second, beside 150 leases in use: every packet arrives, none unseen,
 # totals never below and at most one packet a worker and kill above, back in < 100 ms, no descriptor leaked; then without leases.
+# There as old as it happens to be, up to 0.3 s: some have not begun yet. KILLS: so many beside leases, a quarter without.
 # Alone: it holds the engine to 100 ms.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
@@ -21,26 +22,26 @@ rules:
 END
 sum_of() { jq '[.pairs[].packets] | add' <<<"$1"; }
 
-# kills TEXT COUNT LEASES: of 150 pairs that are too slow for a lease each packet meets the queue; another host's are leased, where there are leases
+# kills TEXT COUNT LEASES [AGE]: of 150 pairs that are too slow for a lease each packet meets the queue; another host's are leased, where there are leases
 kills() {
-	local text=$1 count=$2 supervisor fds killed=0 engine='' next sent why packets low gap unseen
+	local text=$1 count=$2 lasts=$(($2 / 2 + 100)) supervisor fds killed=0 engine='' next sent why packets low gap unseen
 	lab_egressd_start "$LAB_DIR/policy.yaml" leases="$3" || exit 1
 	supervisor=$(lab_pid egressd)
 	fds=$(find "/proc/$supervisor/fd" -type l | wc -l)
 	if [ "$3" = on ]; then
-		lab_start fast sakura2 "$flood" send -a 150 10.20.0.16 203.0.113.11 7001 150 1200 3000 150s
+		lab_start fast sakura2 "$flood" send -a 150 10.20.0.16 203.0.113.11 7001 150 1200 3000 ${lasts}s
 		leased() { [ "$(ctl --json status | jq .leases.now)" = 150 ]; }
 		lab_wait 20 leased && ok "$text: 150 pairs are leased" || not_ok "$text: $(ctl status | head -n 1)"
 	fi
-	lab_start recv outside "$flood" recv -i 3 - 7000 200
+	lab_start recv outside "$flood" recv -i 3 - 7000 $((lasts + 50))
 	lab_wait 5 lab_receives outside 7000
-	lab_start send sakura1 "$flood" send -a 150 10.20.0.15 203.0.113.11 7000 150 100 1000 150s	# ended when the kills are done
+	lab_start send sakura1 "$flood" send -a 150 10.20.0.15 203.0.113.11 7000 150 100 1000 ${lasts}s	# ended when the kills are done
 	while [ $killed -lt "$count" ] && kill -0 "$(lab_pid send)" 2>/dev/null; do
 		next=$(lab_child engine) && [ "$next" != "$engine" ] || { sleep 0.01; continue; }
 		engine=$next
 		kill -KILL "$engine"
 		killed=$((killed + 1))
-		sleep 0.17
+		sleep "${4:-0.$(printf %03d $((RANDOM % 300)))}"
 	done
 	back() { next=$(lab_child engine) && [ "$next" != "$engine" ] && ctl status; }
 	lab_wait 10 back || not_ok "$text: no engine after the last kill"
@@ -67,12 +68,18 @@ kills() {
 	lab_is 0 "$low" "$text: no window's sum is below what left"
 	# A packet a millisecond: the longest silence at the receiver is the longest time without an engine, and a little more.
 	gap=$(($(jq .gap_us "$LAB_DIR/recv.log") / 1000))
-	if [ "$gap" -lt $within ]; then ok "$text: back within $gap ms each time"; else not_ok "$text: back after $gap ms"; fi
+	if [ -z "${4:-}" ]; then	# who is killed before it is back was away for longer
+		lab_note "$text: nobody judged for $gap ms at most"
+	elif [ "$gap" -lt $within ]; then
+		ok "$text: back within $gap ms each time"
+	else
+		not_ok "$text: back after $gap ms"
+	fi
 	lab_is "$fds" "$(find "/proc/$supervisor/fd" -type l | wc -l)" "$text: the supervisor leaks no descriptor"
 	ctl debug check >/dev/null && ok "$text: every structure is consistent" || not_ok "$text: debug check"
 	lab_egressd_stop || not_ok "$text: does not stop"
 	rm -rf "$LAB_DIR/state"
 }
-kills "leases in use" "$kills" on
+kills "leases in use" "$kills" on 0.17
 kills "no leases" $((kills / 4)) off
 lab_done
