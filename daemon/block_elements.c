@@ -143,7 +143,7 @@ static void rule_elements(const struct area *a, const struct policy *p, const st
 	struct addr src[BLOCK_BATCH / 4];
 	const size_t n = inside_addresses(p, k->in, src, ARRAY_SIZE(src));
 
-	if (r->form == FORM_ENGINE || memcmp(k->in, pair_others.b, sizeof(k->in)) == 0)
+	if (r->form == FORM_ENGINE || account_is_shared(k) || memcmp(k->in, pair_others.b, sizeof(k->in)) == 0)
 		return;
 	for (size_t i = 0; i < n; i++) {
 		const struct rules_block b = {

@@ -46,7 +46,7 @@ static bool is_protected(const struct control_call *q, uint32_t slot)
 	const struct account_key *k = &q->ctx->area->account[slot].key;
 	struct addr a = q->ctx->area->account_cold[slot].flow_dst;
 
-	if (k->kind == SUBJECT_PAIR)
+	if (k->kind == SUBJECT_PAIR && !account_is_shared(k))
 		a = control_out_addr(k->out, k->out_family);
 	return q->ctx->policy && policy_dst_of(q->ctx->policy, &a)->flags & DST_PROTECTED;
 }
@@ -178,11 +178,11 @@ static void destinations(const struct policy *p, const struct control_name *out,
 				to->w[w] |= p->dst[p->dst_range[at - 1].label].to.w[w];
 }
 
-/* Any rule of hosts has some that found no account. */
+/* Any rule of hosts or pairs has some that found no account. */
 static void rules_of_others(const struct policy *p, struct policy_bits *ret)
 {
 	for (uint32_t i = 0; i < p->h->nrules; i++)
-		if (p->rule[i].per == PER_HOST)
+		if (p->rule[i].per <= PER_HOST)
 			ret->w[i / 64] |= 1ULL << (i % 64);
 }
 
@@ -213,15 +213,13 @@ static bool account_is(const struct control_call *q, const struct control_name *
 
 	if (rule < 0)
 		return false;
-	switch (k->kind) {
-	case SUBJECT_PAIR:
-		return control_in_is(p, in, k->in) &&
-		       control_out_is(out, k->out, k->out_family, q->ctx->area->account_cold[slot].exit);
-	case SUBJECT_HOST:
-		return control_in_is(p, in, k->in) && (control_everywhere(out) || policy_bit(rules, (uint32_t)rule));
-	default:
+	if (k->kind != SUBJECT_PAIR && k->kind != SUBJECT_HOST)
 		return policy_bit(rules, (uint32_t)rule);
-	}
+	if (!control_in_is(p, in, k->in))
+		return false;
+	if (k->kind == SUBJECT_PAIR && !account_is_shared(k))
+		return control_out_is(out, k->out, k->out_family, q->ctx->area->account_cold[slot].exit);
+	return control_everywhere(out) || policy_bit(rules, (uint32_t)rule);
 }
 
 /* Blocked ones first, then open findings, then the fullest. */
@@ -245,9 +243,11 @@ static double rank_of(const struct control_call *q, uint32_t slot)
 /* The kernel's refusals of a blocked host are in its account alone: they have no destination. */
 static uint64_t refused_by(const struct area *a, const struct control_name *out, uint32_t slot)
 {
-	uint8_t kind = a->account[slot].key.kind;
+	const struct account_key *k = &a->account[slot].key;
+	const bool of_these = control_everywhere(out) ? k->kind == SUBJECT_PAIR || k->kind == SUBJECT_HOST :
+							k->kind == SUBJECT_PAIR && !account_is_shared(k);
 
-	return kind == SUBJECT_PAIR || (kind == SUBJECT_HOST && control_everywhere(out)) ? LOAD(a->account[slot].refused) : 0;
+	return of_these ? LOAD(a->account[slot].refused) : 0;
 }
 
 /* *refused: raised to what one of them refused of these very bytes. */

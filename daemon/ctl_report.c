@@ -239,7 +239,8 @@ static void alert_text(const struct policy *p, const struct report_alert *a, FIL
 	fprintf(out, "%s  %-11s %s (%s)  %s", when, a->verdict, rule ? policy_string(p, rule->name) : "-",
 		policy_per_name(a->subject.kind), subject_name(p, a, subject));
 	if (a->subject.kind == SUBJECT_PAIR)
-		fprintf(out, " -> %s", pair_out_format(a->subject.out, a->subject.out_family, dst));
+		fprintf(out, " -> %s", account_is_shared(&a->subject) ? "other destinations" :
+							pair_out_format(a->subject.out, a->subject.out_family, dst));
 	fprintf(out, ": %s in %s (limit %s)\n", format_bytes(a->observed, observed),
 		format_duration(a->window_s, window), format_bytes(a->limit, limit));
 }

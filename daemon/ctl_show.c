@@ -9,12 +9,20 @@
 
 /* ---- accounts ---- */
 
+/* Of an account: those that have none of their own share it. */
+static const char *dest_of(const json_t *o, const char *key)
+{
+	const char *dest = ctl_string(o, key);
+
+	return strcmp(dest, "*") == 0 ? "other destinations" : dest;
+}
+
 static void put_who(const json_t *a)
 {
 	ctl_put(ctl_string(a, "subject"));
 	if (*ctl_string(a, "dest")) {
 		printf(" -> ");
-		ctl_put(ctl_string(a, "dest"));
+		ctl_put(dest_of(a, "dest"));
 	}
 	printf("   %s ", ctl_string(a, "kind"));
 	ctl_put(ctl_string(a, "rule"));
@@ -288,7 +296,7 @@ struct finding_line {
 static struct finding_line line_of(const json_t *f)
 {
 	const json_t *v = json_object_get(f, "verdict");
-	const char *dest = ctl_string(f, "dest_ip");
+	const char *dest = dest_of(f, "dest_ip");
 	bool open = ctl_true(f, "open"), until = open && !ctl_null(v, "until");
 	struct finding_line l;
 	char when[32];

@@ -241,7 +241,7 @@ static void fill_flow(const struct area *a, const struct policy *p, uint32_t slo
 		community_id(&c->flow_src, &c->flow_dst, c->flow_proto, c->flow_sport, c->flow_dport, 0, f->community_id);
 }
 
-static void fill_words(const struct policy *p, const struct policy_rule *r, struct finding *f)
+static void fill_words(const struct policy *p, const struct policy_rule *r, const struct account_key *k, struct finding *f)
 {
 	char sum[16], limit[16], window[16];
 
@@ -252,7 +252,8 @@ static void fill_words(const struct policy *p, const struct policy_rule *r, stru
 	snprintf(f->per, sizeof(f->per), "%s", policy_per_name(r->per));
 	snprintf(f->category, sizeof(f->category), "%s",
 		 r->kind == RULE_CONTRACT ? "contract-breach" : "bulk-egress");
-	snprintf(f->signature, sizeof(f->signature), "%s: %s in %s, limit %s", f->rule, sum, window, limit);
+	snprintf(f->signature, sizeof(f->signature), "%s: %s in %s%s, limit %s", f->rule, sum, window,
+		 account_is_shared(k) ? " to other destinations" : "", limit);
 	f->severity = r->severity;
 }
 
@@ -292,7 +293,7 @@ const char *report_way_on(const struct area *a, const struct policy *p, uint32_t
 	if (i < 0 || !(atomic_load_explicit(&a->account[slot].state, memory_order_relaxed) & ACCOUNT_BLOCKED))
 		return buf;
 	put_member(a, p, slot, who);
-	if (k->kind == SUBJECT_PAIR)
+	if (k->kind == SUBJECT_PAIR && !account_is_shared(k))
 		pair_out_format(k->out, k->out_family, dest);
 	if (who[0])
 		snprintf(buf, size, "egressctl unblock %s%s%s --budget %s --for 1h --reason '...'", who, dest[0] ? " " : "", dest,
@@ -326,7 +327,7 @@ bool report_fill(const struct area *a, const struct policy *p, const struct conf
 	fill_verdict(a, r, slot, f);
 	fill_flow(a, p, slot, f);
 	fill_top(a, p, slot, scan_pairs, f);
-	fill_words(p, r, f);
+	fill_words(p, r, &a->account[slot].key, f);
 	(void)report_way_on(a, p, slot, f->how_to_allow, sizeof(f->how_to_allow));
 	return true;
 }

@@ -361,7 +361,7 @@ static void get_account(struct restore *t, const struct snapshot_account *s)
 /* Those that stand for more than one pair, or for a block or finding, come first to their place. */
 static bool is_idle(const struct snapshot_account *s)
 {
-	return s->key.kind == SUBJECT_PAIR && !(s->state & states) && s->cold.grant_until_ns == 0;
+	return s->key.kind == SUBJECT_PAIR && !account_is_shared(&s->key) && !(s->state & states) && s->cold.grant_until_ns == 0;
 }
 
 static void get_all(struct restore *t, const uint8_t *mem)

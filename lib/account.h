@@ -31,7 +31,7 @@
 #define ACCOUNT_LIMITS 8
 
 enum account_kind {		/* what the subject bytes of the key mean */
-	SUBJECT_PAIR = 1,	/* in = inside address or host uid, out = outside (pair.h form) */
+	SUBJECT_PAIR = 1,	/* in = inside address or host uid, out = outside (pair.h form); account_is_shared() */
 	SUBJECT_HOST,		/* in = inside address, or named host as host uid */
 	SUBJECT_GROUP,		/* in = group uid */
 	SUBJECT_TOTAL,		/* nothing: one account for the whole clause */
@@ -45,6 +45,12 @@ struct account_key {
 	uint8_t out_family;	/* 0, 4 or 6 */
 	uint8_t pad[2];
 };
+
+/* Of a host, or of all (in pair_others), those pairs that found no account of their own. */
+static inline bool account_is_shared(const struct account_key *k)
+{
+	return k->kind == SUBJECT_PAIR && k->out_family == 0;
+}
 
 enum account_state {		/* bits of struct account.state */
 	ACCOUNT_LOCK	= 1,

@@ -52,12 +52,28 @@ static bool goes_there(const struct judge *j, uint32_t slot, uint32_t rule, cons
 	       out_matches(j->area.pair[pair].key.out, j->area.pair[pair].key.out_family, dst);
 }
 
+/* A shared account is not for who has one of his own. dst that is several: it may be. */
+static bool has_its_own(const struct judge *j, const struct account_key *shared, const struct prefix *dst)
+{
+	struct account_key k = *shared;
+	struct pair_key to;
+
+	if (dst->len < (addr_is_v4(&dst->addr) ? 128 : 64))
+		return false;
+	pair_out(&to, &dst->addr);
+	memcpy(k.out, to.out, sizeof(k.out));
+	k.out_family = to.out_family;
+	return table_find(&j->area.accounts, area_account_hash(&j->area, &k), (const struct table_key *)&k) != TABLE_NONE;
+}
+
 static bool concerns(const struct judge *j, uint32_t slot, const struct policy_rule *r, const struct prefix *src,
 		     const struct prefix *dst)
 {
 	const struct account_key *k = &j->area.account[slot].key;
 	const uint32_t rule = (uint32_t)(r - j->policy->rule);
 
+	if (account_is_shared(k))
+		return in_matches(j, k->in, src) && !has_its_own(j, k, dst) && goes_there(j, slot, rule, dst);
 	if (k->kind == SUBJECT_PAIR)
 		return in_matches(j, k->in, src) && out_matches(k->out, k->out_family, dst);
 	if (k->kind == SUBJECT_HOST ? !in_matches(j, k->in, src) : !policy_bit(&policy_src_of(j->policy, &src->addr)->from, rule))

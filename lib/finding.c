@@ -110,7 +110,7 @@ static void put_alert(struct line *l, const struct finding *f)
 
 	putf(l, "alert %s: %s", severity[f->severity <= 4 ? f->severity : 0], f->subject_name);
 	if (f->dest_ip[0])
-		putf(l, " -> %s", f->dest_ip);
+		putf(l, " -> %s", strcmp(f->dest_ip, "*") == 0 ? "other destinations" : f->dest_ip);
 	putf(l, " %s%s: %s in %s (limit %s), %s", f->rule, activity[f->activity <= ACTIVITY_CLOSE ? f->activity : 0],
 	     format_bytes(f->observed_bytes, sum), format_duration(f->window_s, window),
 	     format_bytes(f->limit_bytes, limit), verdict[f->verdict <= VERDICT_WOULD_BLOCK ? f->verdict : 0]);

@@ -7,9 +7,10 @@
  * [J2] Zero past    in enforce mode nothing passes beyond a blocking limit, on any number of threads. A block by hand refuses
  *                   before contracts and `allow` are asked.
  * [J3] No way round every packet with readable addresses is charged to a pair, or to its host's overflow record when the
- *                   table is full, and to an account of every rule of a host or group: hosts that find no room in the
- *                   account table share one (pair_others), with the rule's limit for all of them. One without readable
- *                   addresses is counted (AC_NO_ADDRESS_BYTES) and passes or not by `failure`.
+ *                   table is full, and to an account of every rule. When the account table is full those that find no room
+ *                   share one, with the rule's limit for all of them: a host's pairs the host's (out_family 0), and when
+ *                   that finds none either, as hosts do, the rule's (pair_others). One without readable addresses is counted
+ *                   (AC_NO_ADDRESS_BYTES) and passes or not by `failure`.
  * [J4] Hot path     no allocation, no system call, no lock unless an account takes its slow path.
  * [J5] Threads      one struct judge a thread over the same area; judge_review() by one thread.
  * [J6] SSH          packets that the gateway answers from TCP port 22 are charged and never refused, not by a decision either:

@@ -29,7 +29,7 @@ void payers_of(struct judge *j, const struct judge_packet *v, uint32_t version, 
 /* Only from the record; false: nobody has made a list since the last change. */
 bool payers_known(const struct area *a, uint32_t pair, uint32_t version, struct payers *ret);
 
-/* The account of hosts that find none of their own. TABLE_NONE: not even that. */
+/* The rule's account of hosts or pairs that find none. TABLE_NONE: not even that. */
 uint32_t account_others(struct judge *j, const struct policy_rule *r, struct mono now);
 
 /* Subject bytes of an account of `kind` for inside address or pseudo-host `in` (host: index of a named host or -1). */

@@ -64,8 +64,8 @@ struct pair_cold {
 _Static_assert(sizeof(struct pair) == 64, "one cache line");
 _Static_assert(sizeof(struct pair_key) == sizeof(struct table_key), "the table's key");
 
-/* Addresses that stand for who has none of `inside`: in the discard prefix 100::/64 (RFC 6666). others: of a rule those hosts that
- * found no account of their own (judge.h [J3]); no pair has it. */
+/* Addresses that stand for who has none of `inside`: in the discard prefix 100::/64 (RFC 6666). others: of a rule those hosts, or
+ * pairs, that found no account (judge.h [J3]); no pair has it. */
 extern const struct addr pair_gateway, pair_unlisted, pair_others;
 
 static inline void pair_out(struct pair_key *k, const struct addr *out)
@@ -80,7 +80,7 @@ static inline void pair_out(struct pair_key *k, const struct addr *out)
 	}
 }
 
-/* The outside as people read it: "203.0.113.9" or "2001:db8:1:2::/64"; "*" for an overflow record. */
+/* The outside as people read it: "203.0.113.9" or "2001:db8:1:2::/64"; "*" for an overflow record, and pairs that share an account. */
 const char *pair_out_format(const uint8_t out[8], uint8_t family, char buf[PREFIX_STRLEN]);
 /* "gateway", "unlisted" and "others" for the pseudo-hosts. */
 const char *pair_in_format(const uint8_t in[16], char buf[ADDR_STRLEN]);

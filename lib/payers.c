@@ -24,15 +24,15 @@ static bool is_named(const uint8_t in[16])
 	return memcmp(in, none, sizeof(none)) == 0;
 }
 
-/* Whoever can make up addresses makes accounts: the last sixteenth is not for pairs, and the last sixty-fourth for nobody but named
- * hosts, groups, and those of a rule that find no room. */
+/* Whoever can make up addresses makes accounts: the last sixteenth is not for pairs, but for what those of a host share, and the last
+ * sixty-fourth for nobody but named hosts, groups, and those of a rule that find no room. */
 static bool room_for(const struct table *t, const struct account_key *k)
 {
 	uint32_t cap = table_capacity(t), kept = 0;
 
-	if (k->kind == SUBJECT_PAIR)
+	if (k->kind == SUBJECT_PAIR && !account_is_shared(k))
 		kept = cap / 16;
-	else if (k->kind == SUBJECT_HOST && !is_named(k->in) && memcmp(k->in, pair_others.b, sizeof(k->in)) != 0)
+	else if (!is_named(k->in) && memcmp(k->in, pair_others.b, sizeof(k->in)) != 0)
 		kept = cap / 64;
 	/* Relaxed: a few more or less do not matter. */
 	return atomic_load_explicit(&t->state->live, memory_order_relaxed) < cap - kept;
@@ -81,26 +81,43 @@ uint32_t account_others(struct judge *j, const struct policy_rule *r, struct mon
 	return account_of(j, &k, TABLE_NONE, now);
 }
 
+/* Never without a limit: who finds no room shares one. As room comes a pair moves from the rule's to its host's and to its own, and may
+ * use up each: three times the limit at most, and all those of a host that have none of their own twice. Going back gains nothing: an
+ * account goes with little used (review.c). */
+static uint32_t account_shared(struct judge *j, const struct policy_rule *r, struct account_key k, struct mono now)
+{
+	uint32_t slot = TABLE_NONE;
+
+	if (r->per > PER_HOST)
+		return TABLE_NONE;
+	if (r->per == PER_PAIR) {
+		memset(k.out, 0, sizeof(k.out));
+		k.out_family = 0;
+		slot = account_of(j, &k, TABLE_NONE, now);
+	}
+	return slot == TABLE_NONE ? account_others(j, r, now) : slot;
+}
+
 static void add_rule(struct judge *j, const struct judge_packet *v, const struct policy_src *src, unsigned i,
 		     struct mono now, struct payers *l)
 {
 	const struct policy_rule *r = &j->policy->rule[i];
 	struct account_key k = { .rule = r->uid, .kind = r->per };
+	struct pair_key to;
 	uint32_t slot;
 
-	if (l->n_contract + l->n_rule == PAIR_ACCOUNTS || (r->per == PER_PAIR && v->key.class_uid == PAIR_CLASS_OVERFLOW))
+	if (l->n_contract + l->n_rule == PAIR_ACCOUNTS)
 		return;
 	subject_in(j->policy, r->per, v->key.in, src->host, r->group, k.in);
 	if (r->per == PER_PAIR) {
-		memcpy(k.out, v->key.out, sizeof(k.out));
-		k.out_family = v->key.out_family;
+		pair_out(&to, &v->p.dst);	/* an overflow record's key has none */
+		memcpy(k.out, to.out, sizeof(k.out));
+		k.out_family = to.out_family;
 	}
 	slot = account_of(j, &k, v->pair, now);
 	if (slot == TABLE_NONE) {
 		l->incomplete = true;	/* looked for again with every packet */
-		if (r->per != PER_HOST)
-			return;
-		slot = account_others(j, r, now);	/* never without a limit: those without room share one */
+		slot = account_shared(j, r, k, now);
 		if (slot == TABLE_NONE)
 			return;
 	}

@@ -170,7 +170,7 @@ void judge_lists_changed(struct judge *j)
 static void make_others(struct judge *j, struct mono now)
 {
 	for (uint32_t i = 0; j->policy && i < j->policy->h->nrules; i++)
-		if (j->policy->rule[i].per == PER_HOST)
+		if (j->policy->rule[i].per <= PER_HOST)
 			(void)account_others(j, &j->policy->rule[i], now);
 }
 

@@ -147,7 +147,8 @@ static bool is_block(uint32_t i, uint32_t *ret_rule)
 	int r = table_is_full(&a->accounts, i) ? policy_rule_by_uid(&w.policy, a->account[i].key.rule) : -1;
 
 	*ret_rule = (uint32_t)r;
-	return r >= 0 && w.policy.rule[r].kind == RULE_RULE && memcmp(a->account[i].key.in, pair_others.b, 16) != 0;
+	return r >= 0 && w.policy.rule[r].kind == RULE_RULE && !account_is_shared(&a->account[i].key) &&
+	       memcmp(a->account[i].key.in, pair_others.b, 16) != 0;
 }
 
 /* Whether the rule's block of this packet's ends is the kernel's: a host's not for services that a contract to some destination has. */
@@ -306,6 +307,33 @@ static void bound(void **state)
 		}
 }
 
+/* Pairs that share an account: their block is the queue's, or it would stop those that have one. */
+static void shared(void **state)
+{
+	static struct block_list l;
+	unsigned n = 0;
+
+	(void)state;
+	world("hosts:\n  file01: {addresses: [10.20.0.15, \"fd00:20::15\"]}\nrules:\n"
+	      "  - {name: r, from: inside, to: outside, per: pair, limit: {1h: 1TB}, action: block}\n"
+	      "  - {name: s, from: inside, to: outside, per: pair, limit: {1h: 1TB}, action: block}\n");
+	judge_policy_changed(&w.j, w.now);
+	for (unsigned i = 0; i < 2000; i++) {
+		char dst[32];
+
+		snprintf(dst, sizeof(dst), "100.64.%u.%u", i / 250, i % 250 + 1);
+		assert_true(send_as(sources[i % 2], i % 2 ? "2001:db8:9::9" : dst, 1, (struct how){ .opener = OPENER_INSIDE }));
+		assert_true(send_as("10.20.0.17", dst, 1, (struct how){ .opener = OPENER_INSIDE }));
+	}
+	for (uint32_t i = 0; i < w.j.area.h->accounts; i++)
+		if (table_is_full(&w.j.area.accounts, i) && account_is_shared(&w.j.area.account[i].key)) {
+			list(i, &l);
+			assert_int_equal(l.n, 0);
+			n++;
+		}
+	assert_int_equal(n, 2 + 2 + 2);
+}
+
 static struct prefix prefix_of(const char *text)
 {
 	struct prefix x = { .len = 0 };
@@ -367,7 +395,7 @@ static void decisions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(as_the_judge), cmocka_unit_test(owners), cmocka_unit_test(bound),
-					  cmocka_unit_test(decisions) };
+					  cmocka_unit_test(shared), cmocka_unit_test(decisions) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -301,7 +301,7 @@ static void test_why_names(void **state)
 	must_refuse("{\"verb\":\"why\",\"host\":\"other\"}", "did you mean 'others'?");
 }
 
-/* The account of hosts that found none: of rules that are per host, whatever their destinations, and no other's. */
+/* The account of hosts or pairs that found none: of rules that are per host or pair, whatever their destinations, and no other's. */
 static void test_why_others(void **state)
 {
 	json_t *o, *a;
@@ -309,17 +309,57 @@ static void test_why_others(void **state)
 	(void)state;
 	judge_policy_changed(&w.judge, clock_mono());
 	o = ask("{\"verb\":\"why\",\"host\":\"others\"}");
-	assert_int_equal(number_of(o, "accounts_total"), 1);
+	assert_int_equal(number_of(o, "accounts_total"), 2);
 	a = account_of(o, "accounts", "host-limit");
 	assert_non_null(a);
 	assert_string_equal(text_of(a, "subject"), "others");
+	a = account_of(o, "accounts", "pair-limit");
+	assert_non_null(a);
+	assert_string_equal(text_of(a, "subject"), "others");
+	assert_string_equal(text_of(a, "dest"), "*");
 	assert_int_equal(json_array_size(json_object_get(o, "addresses")), 0);
 	json_decref(o);
 	o = ask("{\"verb\":\"why\",\"host\":\"others\",\"dest\":\"203.0.113.9\"}");
 	assert_non_null(account_of(o, "accounts", "host-limit"));
+	assert_non_null(account_of(o, "accounts", "pair-limit"));
 	json_decref(o);
 	o = ask("{\"verb\":\"why\",\"host\":\"others\",\"dest\":\"10.20.0.99\"}");	/* inside: by a device that leads out */
 	assert_non_null(account_of(o, "accounts", "host-limit"));
+	json_decref(o);
+}
+
+/* The account of a host's pairs that found none: of any destination that its rule has, and what it refused of them all is of none. */
+static void test_why_other_destinations(void **state)
+{
+	json_t *o, *a;
+
+	(void)state;
+	for (unsigned i = 0; i < WORLD_PAIRS * 2; i++) {
+		char dst[32];
+
+		snprintf(dst, sizeof(dst), "100.64.%u.%u", i / 250, i % 250 + 1);
+		world_send(&w, "10.20.0.17", dst, 100, 443);
+	}
+	world_send(&w, "10.20.0.15", "203.0.113.9", 30000000, 443);
+	world_send(&w, "fd00:20::15", "2001:db8::1", 1000000, 443);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\",\"dest\":\"2001:db8::1\"}");
+	a = account_of(o, "accounts", "pair-limit");
+	assert_non_null(a);
+	assert_string_equal(text_of(a, "subject"), "file01");
+	assert_string_equal(text_of(a, "dest"), "*");
+	assert_true(json_is_true(json_object_get(a, "blocked")));
+	assert_int_equal(number_of(a, "refused_bytes"), 11000000);
+	assert_string_equal(text_of(a, "how_to_allow"), "egressctl unblock file01 --budget 20MB --for 1h --reason '...'");
+	assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 0);	/* they have no record either */
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"file01\"}");
+	assert_int_equal(number_of(json_object_get(o, "total"), "refused_bytes"), 11000000);
+	json_decref(o);
+	o = ask("{\"verb\":\"why\",\"host\":\"10.20.0.16\"}");
+	assert_null(account_of(o, "accounts", "pair-limit"));
+	json_decref(o);
+	o = ask("{\"verb\":\"findings\"}");
+	assert_true(json_array_size(json_object_get(o, "findings")) > 0);
 	json_decref(o);
 }
 
@@ -615,6 +655,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_not_as_it_seems, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_names, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_why_other_destinations, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_protected, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_why_refused, setup, teardown),

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "credit_world.h"
+#include "judge_internal.h"
 
 #define MB 1000000ULL
 
@@ -440,6 +441,222 @@ static void more_hosts_than_accounts(void **state)
 	sane();
 }
 
+#define LIMIT 100000ULL
+#define TWO_PAIR_RULES                                                                                                           \
+	"hosts:\n  file01: {addresses: [10.20.0.15, \"fd00:20::15\"]}\nrules:\n"                                                  \
+	"  - {name: p, from: inside, to: [203.0.112.0/22, 198.51.100.0/24, 100.64.0.0/10, \"2001:db8::/32\"], per: pair, "          \
+	"limit: {1h: 100kB}, action: block}\n"                                                                                    \
+	"  - {name: q, from: inside, to: outside, per: pair, limit: {24h: 1GB}, action: block}\n"
+
+/* One byte each from one host to as many addresses as there are. */
+static void flood(const char *src, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		char dst[32];
+
+		snprintf(dst, sizeof(dst), "100.64.%u.%u", i / 250, i % 250 + 1);
+		assert_true(send_as(src, dst, 1, (struct how){ 0 }));
+	}
+}
+
+static void evict_all(void)
+{
+	pass_time(120);
+	for (unsigned i = 0; i < 4; i++) {
+		judge_evict_retire(&w.j, w.now);
+		judge_evict_release(&w.j);
+	}
+	sane();
+}
+
+/* Of rule p. dst NULL: what the host's pairs without an account share; src NULL: what those of all do. */
+static uint32_t own(const char *src, const char *dst)
+{
+	struct account_key k = { .kind = SUBJECT_PAIR, .rule = w.policy.rule[0].uid };
+	struct addr in = pair_others, out;
+	struct pair_key to;
+
+	if (src)
+		assert_int_equal(addr_parse(src, &in), 0);
+	subject_in(&w.policy, PER_PAIR, in.b, policy_src_of(&w.policy, &in)->host, 0, k.in);
+	if (dst) {
+		assert_int_equal(addr_parse(dst, &out), 0);
+		pair_out(&to, &out);
+		memcpy(k.out, to.out, sizeof(k.out));
+		k.out_family = to.out_family;
+	}
+	return table_find(&w.j.area.accounts, area_account_hash(&w.j.area, &k), (const struct table_key *)&k);
+}
+
+static uint32_t shared(const char *src)
+{
+	return own(src, NULL);
+}
+
+/* What is full is another's doing: each host has one limit for all its destinations without an account. */
+static void more_pairs_than_accounts(void **state)
+{
+	struct prefix src = one("10.20.0.17"), known = one("203.0.113.9"), dst = one("198.51.100.2"), free_one = one("192.0.2.1");
+	struct judge_unblocked did;
+
+	(void)state;
+	world_sized(TWO_PAIR_RULES, 1024);
+	judge_policy_changed(&w.j, w.now);
+	assert_int_equal(pour("10.20.0.17", "203.0.113.9", 60), 60000);
+	flood("10.20.0.99", 3000);
+	assert_int_equal(pour("10.20.0.17", "203.0.113.9", 99), 40000);		/* who was there before has his own */
+	assert_int_equal(pour("10.20.0.17", "198.51.100.1", 70), 70000);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.2", 70), 30000);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.3", 70), 0);
+	assert_int_equal(pour("10.20.0.18", "198.51.100.1", 200), LIMIT);	/* each host its own */
+	assert_int_equal(pour("10.20.0.15", "198.51.100.1", 60), 60000);	/* a named one, all its addresses */
+	assert_int_equal(pour("fd00:20::15", "2001:db8::1", 60), 40000);
+	assert_int_equal(pour("10.20.0.99", "100.64.0.1", 200), 99000);		/* and who filled it, too */
+	assert_in_range(pour("10.20.0.99", "198.51.100.1", 200), LIMIT - 4000, LIMIT);
+	assert_true(w.counter[AC_OVERFLOW] > 0);
+	sane();
+	/* It refuses what has no account, and that alone. */
+	assert_int_equal(judge_unblock(&w.j, &src, &free_one, 5000, 600, w.now, &did), -ENOENT);
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 600, w.now, &did), 0);
+	assert_int_equal(did.accounts, 1);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.2", 3), 3000);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.9", 3), 2000);
+	assert_int_equal(judge_unblock(&w.j, &src, &known, 5000, 600, w.now, &did), 0);
+	assert_int_equal(did.accounts, 1);
+	assert_int_equal(pour("10.20.0.17", "203.0.113.9", 9), 5000);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.9", 9), 0);
+	dst = everywhere();
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 600, w.now, &did), 0);
+	assert_int_equal(did.accounts, 2);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.9", 9), 5000);
+	assert_int_equal(pour("10.20.0.17", "203.0.113.9", 9), 5000);
+	/* Nobody knows whose limit a lease would be of tomorrow. */
+	for (uint32_t i = 0; i < w.j.area.h->pairs; i++) {
+		struct payers l;
+
+		if (!table_is_full(&w.j.area.pairs, i) || !payers_known(&w.j.area, i, w.j.area.h->list_version, &l))
+			continue;
+		for (unsigned k = 0; k < l.n_contract + l.n_rule; k++)
+			assert_false(account_is_shared(&w.j.area.account[l.account[k]].key));
+	}
+	evict_all();
+	assert_int_equal(pour("10.20.0.17", "198.51.100.2", 200), LIMIT);	/* room again: its own limit, and no more */
+	assert_int_equal(pour("10.20.0.17", "198.51.100.2", 200), 0);
+	assert_int_not_equal(shared("10.20.0.17"), TABLE_NONE);			/* what has used its limit is not forgotten */
+	assert_int_not_equal(shared(NULL), TABLE_NONE);
+	pass_time(3600 + 600);
+	for (unsigned i = 0; i < 4; i++) {	/* a round of eviction takes a part of them */
+		flood("10.20.0.99", 3000);
+		evict_all();
+	}
+	assert_int_equal(shared("10.20.0.17"), TABLE_NONE);
+	assert_int_not_equal(shared(NULL), TABLE_NONE);				/* it may find no place later */
+}
+
+/* Made-up senders take what is kept for hosts: the rule's one account, one limit for all of them. */
+static void no_account_for_the_host(void **state)
+{
+	struct prefix src = { .addr = pair_others, .len = 128 }, dst = one("203.0.113.9");
+	struct judge_unblocked did;
+	uint64_t bytes = 0;
+
+	(void)state;
+	world_sized(TWO_PAIR_RULES, 1024);
+	judge_policy_changed(&w.j, w.now);
+	for (unsigned i = 0; i < 3000; i++) {
+		char from[32];
+
+		snprintf(from, sizeof(from), "10.21.%u.%u", i / 250, i % 250 + 1);
+		(void)send_as(from, "203.0.113.9", 1, (struct how){ 0 });
+	}
+	assert_int_equal(shared("10.22.0.1"), TABLE_NONE);
+	for (unsigned i = 0; i < 200; i++) {
+		char from[32];
+
+		snprintf(from, sizeof(from), "10.22.0.%u", i + 1);
+		bytes += pour(from, "203.0.113.9", 10);
+	}
+	assert_in_range(bytes, LIMIT - 4000, LIMIT);	/* the senders' single bytes are in it */
+	assert_int_equal(pour("10.20.0.15", "198.51.100.1", 200), LIMIT);	/* a named host's has a place */
+	assert_int_equal(judge_unblock(&w.j, &src, &dst, 5000, 600, w.now, &did), 0);
+	assert_int_equal(did.accounts, 1);
+	assert_int_equal(pour("10.22.0.200", "203.0.113.9", 9), 5000);
+	sane();
+}
+
+/* A contract's pairs without room share its clause as well, once a host; beyond it rules pay. */
+static void contract_without_room(void **state)
+{
+	(void)state;
+	world_sized("rules:\n  - {name: r, from: inside, to: outside, per: host, limit: {1h: 1MB}, action: block}\n"
+		    "  - {name: p, from: 10.20.0.99, to: outside, per: pair, limit: {24h: 1GB}, action: alert}\n"
+		    "  - {name: q, from: 10.20.0.99, to: outside, per: pair, limit: {24h: 1GB}, action: alert}\n"
+		    "contracts:\n  - {name: c, from: 10.20.0.15, to: outside, budget: {per: pair, 24h: 50kB}, until: never}\n", 1024);
+	judge_policy_changed(&w.j, w.now);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 10), 10000);
+	flood("10.20.0.99", 3000);
+	assert_int_equal(pour("10.20.0.15", "203.0.113.9", 40), 40000);
+	assert_int_equal(pour("10.20.0.15", "198.51.100.1", 50), 50000);
+	assert_int_equal(pour("10.20.0.15", "198.51.100.2", 1100), 1000000);
+	assert_int_equal(refused_by("r"), 100000);
+	sane();
+}
+
+/* No record, but an account: judged as ever. */
+static void pairs_without_record(void **state)
+{
+	(void)state;
+	world_sized("rules:\n  - {name: p, from: inside, to: outside, per: pair, limit: {1h: 100kB}, action: block}\n", 128);
+	judge_policy_changed(&w.j, w.now);
+	flood("10.20.0.99", 150);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.1", 200), LIMIT);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.2", 200), LIMIT);
+	assert_int_equal(pour("fd00::17", "2001:db8:1:2::1", 60), 60000);
+	assert_int_equal(pour("fd00::17", "2001:db8:1:2::9", 60), 40000);
+	flood("10.20.0.99", 250);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.3", 60), 60000);	/* now they share */
+	assert_int_equal(pour("10.20.0.17", "198.51.100.4", 60), 40000);
+	assert_int_equal(pour("10.20.0.17", "198.51.100.1", 200), 0);
+	sane();
+}
+
+/* Random traffic, room that comes and goes, against a list of all that passed: of one destination no more than three times the limit,
+ * and of a host's, while they have no account, twice. */
+static void never_past_without_room(void **state)
+{
+	enum { HOSTS = 4, DESTS = 400, ROUNDS = 20 };
+	const uint64_t gain = ROUNDS * (LIMIT / 60);	/* of accounts that went with little used */
+	static uint64_t sum[HOSTS][DESTS];		/* in the window: all of it lasts less than one */
+	uint64_t beyond[HOSTS] = { 0 }, most = 0;
+	uint32_t seed = 11;
+
+	(void)state;
+	world_sized(TWO_PAIR_RULES, 128);
+	judge_policy_changed(&w.j, w.now);
+	for (unsigned i = 0; i < ROUNDS * 4000; i++) {
+		const unsigned round = i / 4000, h = (seed = seed * 1664525 + 1013904223) >> 8 & 3;
+		const bool few = (i % 4000 < 2000) == round % 2;	/* with the table full, and after room was made */
+		const unsigned d = few ? round / 2 * 19 + (seed >> 12) % 3 : (seed >> 12) % DESTS;
+		char src[32], dst[32];
+
+		snprintf(src, sizeof(src), "10.20.0.%u", 1 + h);
+		snprintf(dst, sizeof(dst), "203.0.%u.%u", 112 + d / 200, d % 200 + 1);
+		if (send_as(src, dst, 1000, (struct how){ 0 })) {
+			sum[h][d] += 1000;
+			beyond[h] += own(src, dst) == TABLE_NONE ? 1000 : 0;
+			most = MAX_OF(most, sum[h][d]);
+		}
+		assert_true(sum[h][d] <= 3 * LIMIT + gain);
+		assert_true(beyond[h] <= 2 * LIMIT + gain);
+		if (i % 4000 == 3999)
+			evict_all();
+	}
+	for (unsigned h = 0; h < HOSTS; h++)
+		assert_true(beyond[h] >= LIMIT);
+	assert_true(most > LIMIT);	/* some did move */
+	sane();
+}
+
 static void pseudo_hosts(void **state)
 {
 	(void)state;
@@ -500,7 +717,9 @@ int main(void)
 		cmocka_unit_test(brake),	     cmocka_unit_test(observe_by_hand), cmocka_unit_test(observe_block_by_hand),
 		cmocka_unit_test(unblock_exactly),
 		cmocka_unit_test(by_hand),	     cmocka_unit_test(reload_keeps_sums), cmocka_unit_test(full_table),
-		cmocka_unit_test(more_hosts_than_accounts),
+		cmocka_unit_test(more_hosts_than_accounts), cmocka_unit_test(more_pairs_than_accounts),
+		cmocka_unit_test(no_account_for_the_host), cmocka_unit_test(contract_without_room),
+		cmocka_unit_test(pairs_without_record), cmocka_unit_test(never_past_without_room),
 		cmocka_unit_test(pseudo_hosts),	     cmocka_unit_test(reports),
 	};
 

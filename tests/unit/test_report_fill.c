@@ -62,6 +62,38 @@ static void way_on(void **state)
 	works("10.20.0.16", "203.0.113.9", "10.20.0.16", 5);
 }
 
+/* Pairs that found no account share their host's, and then the rule's: what is said of them stays within the schema. */
+static void other_destinations(void **state)
+{
+	char addr[32];
+
+	(void)state;
+	begin("rules:\n" BLOCK("r", "10.0.0.0/8", "pair") "  - {name: s, from: 10.0.0.0/8, to: outside, per: pair, limit: {30d: 1TB}}\n");
+	judge_policy_changed(&w.judge, clock_mono());
+	for (unsigned i = 0; i < PAIRS; i++) {
+		snprintf(addr, sizeof(addr), "100.64.%u.%u", i / 250, i % 250 + 1);
+		(void)send_to("10.20.0.99", addr, 1);
+	}
+	(void)send_to("10.20.0.15", "203.0.113.9", 10);
+	look();
+	assert_string_equal(text_at(subject(), "kind"), "pair");
+	assert_string_equal(text_at(subject(), "name"), "file01");
+	assert_string_equal(text_at(last_told(), "src_ip"), "10.20.0.15");
+	assert_string_equal(text_at(last_told(), "dest_ip"), "*");
+	assert_string_equal(text_at(json_object_get(last_told(), "alert"), "signature"), "r: 5.0 kB in 1h to other destinations, limit 5.0 kB");
+	assert_string_equal(text_at(top(0), "dest_ip"), "*");
+	works("10.20.0.15", "203.0.113.9", "file01", 5);
+	look();
+	for (unsigned i = 0; i < PAIRS; i++) {
+		snprintf(addr, sizeof(addr), "10.21.%u.%u", i / 250, i % 250 + 1);
+		(void)send_to(addr, "203.0.113.9", 1);
+	}
+	look();
+	assert_string_equal(text_at(subject(), "name"), "others");
+	assert_string_equal(text_at(last_told(), "dest_ip"), "*");
+	assert_string_equal(text_at(last_told(), "how_to_allow"), "egressctl unblock others --budget 5kB --for 1h --reason '...'");
+}
+
 /* Nothing is blocked: nothing to allow. */
 static void nothing_to_allow(void **state)
 {
@@ -165,7 +197,8 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_teardown(fn, end)
 	const struct CMUnitTest tests[] = {
-		CASE(way_on), CASE(nothing_to_allow), CASE(addresses), CASE(top_is_of_the_rule), CASE(no_flow), CASE(coverage),
+		CASE(way_on), CASE(other_destinations), CASE(nothing_to_allow), CASE(addresses), CASE(top_is_of_the_rule), CASE(no_flow),
+		CASE(coverage),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -463,6 +463,8 @@ static void larger_table(void **state)
 /* Ten times what fits: no byte is lost, what limits a host and the blocks stand, and people are told of the rest. */
 static void smaller_table(void **state)
 {
+	struct account_key others[30];		/* of hosts' pairs without an account */
+	uint32_t slot;
 	uint64_t gap;
 	char why[200];
 
@@ -481,6 +483,11 @@ static void smaller_table(void **state)
 			side_later(&before, 30 * US_S);
 	}
 	assert_int_equal(before.j.area.h->blocks, 13);
+	for (unsigned i = 0; i < ARRAY_SIZE(others); i++) {
+		others[i] = (struct account_key){ .kind = SUBJECT_PAIR, .rule = before.policy.rule[0].uid, .in = { 0xfd, [15] = (uint8_t)i } };
+		assert_int_equal(table_insert(&before.j.area.accounts, area_account_hash(&before.j.area, &others[i]),
+					      (const struct table_key *)&others[i], &slot), 0);
+	}
 	write_it();
 	side_make(&after, PAIRS, 20 * NS_PER_S, before.wall_us + US_S);
 	assert_int_equal(restore(&gap, why), 0);
@@ -489,6 +496,8 @@ static void smaller_table(void **state)
 	assert_int_equal(bytes_of(&after), bytes_of(&before));
 	assert_int_equal(after.j.area.account[account_of(&after, "hosts", HOST, NULL)].spent,
 			 before.j.area.account[account_of(&before, "hosts", HOST, NULL)].spent);
+	for (unsigned i = 0; i < ARRAY_SIZE(others); i++)
+		(void)account_in(&after, &others[i]);
 	go_on(&after);
 	side_later(&after, 0);
 	assert_int_equal(after.j.area.h->blocks, 13);
