@@ -441,6 +441,8 @@ int config_load(const char *path, struct config *ret, int err)
 	diag_init(d, path, text, len);
 	r = config_parse(text, len, d, ret);
 	print_diags(d, err);
+	if (r < 0 && !d->count)
+		dprintf(err, "%s: %s\n", path, strerror(-r));
 	free(text);
 	free(d);
 	return r;

@@ -44,6 +44,9 @@ cmp -s "$LAB_DIR/entries" "$LAB_DIR/heard" && ok "the subscriber heard the very 
 lab_is "$(entries | wc -l)" "$(entries | jq .seq | sort -n | uniq | tail -n 1)" "seq has no gap"
 lab_is "1 true" "$(entries | jq -r .gateway.policy_version | sort -u) $(lab_redis ttl egress:gw:lab | awk '{print ($1 > 0 && $1 <= 20) ? "true" : "false"}')" \
 	"heartbeat lives and expires"
+beat() { lab_redis hget egress:gw:lab "$1"; }
+beats_right() { [ "$(beat packets) $(beat unseen_bytes) $(beat lag)" = "$(ctl --json status | jq -r '"\(.counters.packets + .leases.packets) \(.unseen_bytes)"') 0" ]; }
+lab_wait 12 beats_right && ok "and says what passed" || not_ok "heartbeat: $(lab_redis hgetall egress:gw:lab | xargs)"
 
 # Meanwhile packets must not notice anything of what follows.
 lab_start recv outside "$flood" recv -i 3 203.0.113.250 7000 60

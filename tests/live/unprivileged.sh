@@ -65,6 +65,10 @@ process() {
 process supervisor "$(lab_pid egressd)" 0 0000000000001000
 process engine "$(lab_child engine)" 2 0000000000001000
 process relay "$(lab_child relay)" 2 0000000000000000
+# The table: the relay reads it, and cannot write it.
+area() { awk '/egressd-area/ { print $2 }' "/proc/$1/maps" | sort -u | xargs; }
+lab_is "rw-s" "$(area "$(lab_child engine)")" "engine: the table"
+lab_is "r--s" "$(area "$(lab_child relay)")" "relay: the table"
 
 # --- a leak, a reload ------------------------------------------------------------------------------------------------------
 leak 203.0.113.20
