@@ -7,7 +7,8 @@
  * [SN2] Checked  BLAKE2b-256 over everything; a torn, flipped or unreadable file is refused whole (-EBADMSG), and the
  *                previous is tried (FAULTS 22). Another layout version is refused with a clear text (-EPROTO, FAULTS 40).
  * [SN3] Bounds   ages of buckets are kept by the wall clock, the gap counts as time without bytes and is told. A wall clock
- *                that went back counts as no time passed (never late). In the same boot the boot clock tells the gap.
+ *                that went back counts as no time passed (never late). In the same boot the boot clock tells the gap, unless the wall
+ *                clock says one shorter by a minute (time_namespaces(7)).
  * [SN4] Live     taken while workers charge: each account is as of some instant within the writing.
  * [SN5] Size     a table of another size takes it as well. What does not fit is told: idle accounts of pairs first; bytes of
  *                pairs go to their host's overflow record.

@@ -17,6 +17,7 @@
 
 #define PAIRS_MAX  (1U << 22)		/* config's table.pairs at most; twice as many accounts */
 #define SIZE_LIMIT (PAIRS_MAX * (sizeof(struct snapshot_pair) + 2 * sizeof(struct snapshot_account)) * 2)
+#define JUMP_NS    (60 * NS_PER_S)	/* wall and boot clock are apart by less when nobody set either */
 #define TIME_MAX   (100ULL * 365 * 86400 * NS_PER_S)	/* longer gaps are as good as this one, and the arithmetic holds */
 
 static const uint32_t states = ACCOUNT_BLOCKED | ACCOUNT_OPEN | ACCOUNT_BRAKED;
@@ -351,7 +352,7 @@ static void get_account(struct restore *t, const struct snapshot_account *s)
 	c->grant_until_ns = shifted_deadline(c->grant_until_ns, t);
 	c->blocked_until_ns = shifted_deadline(c->blocked_until_ns, t);
 	mend_rings(&c->rings, s->spent);
-	if (!t->same_boot)
+	if (t->old.ns != t->now.ns)
 		rebase(c, s->spent, t);
 	atomic_store_explicit(&x->spent, s->spent, memory_order_relaxed);
 	atomic_store_explicit(&x->refused, s->refused, memory_order_relaxed);
@@ -459,10 +460,11 @@ int snapshot_restore(int fd, struct area *a, struct mono now, uint64_t wall_us, 
 	memcpy(&h, mem, sizeof(h));
 	t.h = &h;
 	t.same_boot = memcmp(h.boot_id, a->h->boot_id, sizeof(h.boot_id)) == 0 && now.ns >= h.mono_ns;
-	if (t.same_boot)
-		gap = now.ns - h.mono_ns;
-	else if (wall_us > h.wall_us)
+	if (wall_us > h.wall_us)
 		gap = MIN_OF(wall_us - h.wall_us, TIME_MAX / 1000) * 1000;
+	/* Unless the boot clock is that of another time namespace now: never late. */
+	if (t.same_boot && (wall_us < h.wall_us || now.ns - h.mono_ns < gap + JUMP_NS))
+		gap = now.ns - h.mono_ns;
 	t.old.ns = h.mono_ns + gap;
 	r = make_slots(&t, mem);
 	if (r == 0) {

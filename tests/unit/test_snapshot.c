@@ -358,6 +358,19 @@ static void same_boot(void **state)
 		side_later(&after, 58 * US_S);
 		windows_hold(&after, 0);
 	}
+	/* In a time namespace of another boot clock. */
+	{
+		int fd = open_it();
+		uint64_t wall = before.wall_us + 30 * US_S;
+
+		side_make(&after, PAIRS, before.now.ns + 365 * 86400 * NS_PER_S, wall);
+		memcpy(after.j.area.h->boot_id, before.j.area.h->boot_id, sizeof(after.j.area.h->boot_id));
+		assert_int_equal(snapshot_restore(fd, &after.j.area, after.now, wall, &gap, why, sizeof(why)), 0);
+		close(fd);
+		assert_int_equal(gap, 30 * NS_PER_S);
+		go_on(&after);
+		windows_hold(&after, 0);
+	}
 }
 
 static void wall_went_back(void **state)
