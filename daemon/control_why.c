@@ -58,7 +58,7 @@ static void set_block(const struct control_call *q, uint32_t slot, const struct 
 
 	control_set(o, "blocked", json_boolean(state & ACCOUNT_BLOCKED));
 	control_set(o, "open", json_boolean(state & ACCOUNT_OPEN));
-	control_set(o, "braked", json_boolean(state & ACCOUNT_BRAKED));
+	control_set(o, "braked", json_boolean(state & ACCOUNT_BRAKED && LOAD(q->ctx->area->h->braked)));
 	control_set(o, "protected", json_boolean(state & ACCOUNT_OPEN && is_protected(q, slot)));
 	if (!(state & ACCOUNT_BLOCKED))
 		return;

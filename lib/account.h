@@ -56,7 +56,7 @@ enum account_state {		/* bits of struct account.state */
 	ACCOUNT_LOCK	= 1,
 	ACCOUNT_BLOCKED = 2,	/* refuses until blocked_until */
 	ACCOUNT_OPEN	= 4,	/* has an open finding */
-	ACCOUNT_BRAKED	= 8,	/* would be blocked, but the brake held: alerts only */
+	ACCOUNT_BRAKED	= 8,	/* would be blocked, but the brake held: alerts only, while it does */
 };
 
 struct account {		/* one line: all that a charge touches */

@@ -19,7 +19,7 @@
 #include "packet.h"
 #include "pair.h"
 
-#define AREA_LAYOUT   9
+#define AREA_LAYOUT   10
 #define AREA_WORKERS  8
 #define AREA_SLOTS    64		/* packets of one batch */
 #define AREA_SLOT_LEN 768		/* netlink message with attributes and the packet's first bytes */
@@ -138,9 +138,8 @@ struct area_header {
 	_Atomic uint32_t blocks;	/* accounts blocked now */
 	_Atomic uint32_t kept_blocks;	/* struct area_kept, listed or not; kept[] has the first of them */
 	_Atomic uint64_t kept_lost;	/* bytes that such blocks of ports refused: they go when the rules come */
-	_Atomic uint32_t braked;
-	_Atomic uint64_t brake_ns[AREA_BRAKE];	/* times of the last new blocks */
-	_Atomic uint32_t brake_next;
+	_Atomic uint32_t braked;	/* accounts that the brake lets pass now */
+	_Atomic uint64_t brake[AREA_BRAKE];	/* whose accounts were blocked: second of the last << 32 | whose; 0: free */
 
 	_Atomic uint64_t health[HEALTH_COUNT];
 	_Atomic uint64_t lost_pair_bytes;	/* passed without a pair record: not even their host's overflow record found a place */

@@ -43,15 +43,32 @@ struct account_terms ledger_terms(const struct policy_rule *r)
 	return r ? (struct account_terms){ r->limit, r->nlimits } : (struct account_terms){ NULL, 0 };
 }
 
+/* Its subject counts now. Seconds: the brake is a safety net, not a budget. */
+static bool brake_counts(const struct policy_header *p, uint64_t entry, struct mono now)
+{
+	return entry && (entry >> 32) + p->brake_s > mono_s(now);
+}
+
+bool ledger_brake_full(const struct judge *j, struct mono now)
+{
+	uint32_t recent = 0;
+
+	if (!j->policy || !j->policy->h->brake_subjects)
+		return false;
+	for (unsigned i = 0; i < AREA_BRAKE; i++)
+		recent += brake_counts(j->policy->h, atomic_load_explicit(&j->area.h->brake[i], memory_order_relaxed), now);
+	return recent >= j->policy->h->brake_subjects;
+}
+
 /* Something happens at its limits, not only at doublings. While all blocking is off for a time too: then what goes beyond takes the slow
  * path, and nothing is lent beyond, so at the end of that time no packet finds room that it should not have. */
-static bool stops_at_limits(const struct account *a, const struct policy_rule *r)
+static bool stops_at_limits(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now)
 {
 	if (!r)
 		return false;
 	if (r->kind == RULE_CONTRACT)
 		return true;	/* beyond a clause bytes fall to the rules, in every mode */
-	return r->enforce && !(state_of(a) & ACCOUNT_BRAKED);
+	return r->enforce && !(state_of(a) & ACCOUNT_BRAKED && ledger_brake_full(j, now));
 }
 
 static bool observing(const struct judge *j, struct mono now)
@@ -61,7 +78,7 @@ static bool observing(const struct judge *j, struct mono now)
 
 bool ledger_enforces(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now)
 {
-	return stops_at_limits(a, r) && (r->kind == RULE_CONTRACT || !observing(j, now));
+	return stops_at_limits(j, a, r, now) && (r->kind == RULE_CONTRACT || !observing(j, now));
 }
 
 static bool expired(const struct judge *j, const struct policy_rule *r, struct mono now)
@@ -91,7 +108,7 @@ void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r,
 
 	if (by_hand && !observing(j, now))
 		set_state(a, ACCOUNT_BLOCKED);	/* again, when all blocking was off meanwhile */
-	account_refresh(a, c, ledger_terms(r), stops_at_limits(a, r), now);
+	account_refresh(a, c, ledger_terms(r), stops_at_limits(j, a, r, now), now);
 	if (by_hand || expired(j, r, now))	/* also while blocking is off: the first packet after that time is not to pass either */
 		account_set_cap(a, c, 0);
 	else if (c->rule == ACCOUNT_DYNAMIC && c->grant_to)
@@ -174,26 +191,58 @@ static void remember(struct judge *j, struct account_cold *c, const struct judge
 		c->opened_by = atomic_load_explicit(&j->area.pair_cold[v->pair].opened_by, memory_order_relaxed);
 }
 
-/* More subjects than the policy's brake allows would be blocked: then only alert. Counts this one. */
-static bool brake_holds(struct judge *j, struct mono now)
+/* Whom the brake counts: a named host or group, an IPv4 address (all begin with zeros), the /64 of an IPv6 address. */
+static uint32_t brake_subject(const struct judge *j, const uint8_t in[16])
 {
-	struct area_header *h = j->area.h;
+	static const uint8_t zero[8];
+	const bool whole = memcmp(in, zero, sizeof(zero)) == 0 || memcmp(in, pair_gateway.b, sizeof(zero)) == 0;
+
+	return (uint32_t)hash_bytes(&j->area.h->hash_key, in, whole ? 16 : 8);
+}
+
+static uint32_t sender_of(const struct judge *j, const struct judge_packet *v)
+{
+	const struct addr a = addr_from_v6(v->key.in);
+	uint8_t in[16];
+
+	subject_in(j->policy, SUBJECT_HOST, a.b, policy_src_of(j->policy, &a)->host, 0, in);
+	return brake_subject(j, in);
+}
+
+/* More subjects than the policy's brake allows would be blocked: then only alert. Counts the sender, once: no host is to pull it by its
+ * many destinations, rules or groups. Who counts may be blocked for more, but what it shares with others may not for its sake. */
+static bool brake_holds(struct judge *j, uint32_t slot, const struct judge_packet *v, struct mono now)
+{
 	const struct policy_header *p = j->policy->h;
-	uint32_t recent = 0;
+	const uint32_t who = sender_of(j, v);
+	const bool own = who == brake_subject(j, j->area.account[slot].key.in);
+	_Atomic uint64_t *brake = j->area.h->brake;
+	uint64_t was;
+	unsigned at = 0;
 
 	if (!p->brake_subjects)
 		return false;
-	for (unsigned i = 0; i < AREA_BRAKE; i++) {
-		uint64_t at = atomic_load_explicit(&h->brake_ns[i], memory_order_relaxed);
+	do {
+		uint32_t recent = 0;
+		bool known = false;
 
-		recent += at != 0 && now.ns - at < p->brake_s * NS_PER_S;
-	}
-	if (recent >= p->brake_subjects)
-		return true;
-	/* Relaxed: two workers at the same instant may both count; the brake is a safety net, not a budget. */
-	atomic_store_explicit(&h->brake_ns[atomic_fetch_add_explicit(&h->brake_next, 1, memory_order_relaxed) %
-					   AREA_BRAKE],
-			      now.ns, memory_order_relaxed);
+		was = UINT64_MAX;
+		for (unsigned i = 0; i < AREA_BRAKE; i++) {
+			/* Relaxed: the CAS below is what decides. */
+			const uint64_t x = atomic_load_explicit(&brake[i], memory_order_relaxed);
+			const bool counts = brake_counts(p, x, now), mine = counts && (uint32_t)x == who;
+
+			recent += counts;
+			if (mine || (!known && x < was)) {	/* else the oldest */
+				at = i;
+				was = x;
+				known = mine;
+			}
+		}
+		if (recent >= p->brake_subjects && !(known && own))
+			return true;
+	} while (!atomic_compare_exchange_strong_explicit(&brake[at], &was, mono_s(now) << 32 | who, memory_order_relaxed,
+							  memory_order_relaxed));
 	return false;
 }
 
@@ -208,6 +257,7 @@ static void block(struct judge *j, uint32_t slot, const struct policy_rule *r, u
 	__atomic_store_n(&c->blocked_until_ns,
 			 account_block_end(a, c, ledger_terms(r), now, r->hold_s, &c->until_window).ns, __ATOMIC_RELAXED);
 	c->grant_until_ns = 0;
+	clear_state(a, ACCOUNT_BRAKED);
 	set_state(a, ACCOUNT_BLOCKED);
 	atomic_store_explicit(&a->cap, 0, memory_order_relaxed);
 	ledger_report(j, slot, true, now);
@@ -279,13 +329,15 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	}
 	if (ledger_enforces(j, a, r, now) && !protected) {
 		remember(j, c, v);
-		if (!brake_holds(j, now)) {
+		if (!brake_holds(j, slot, v, now)) {
 			block(j, slot, r, v->p.len, now);
 			return refuse(c, now);
 		}
-		set_state(a, ACCOUNT_BRAKED);
 		atomic_store_explicit(&j->area.h->braked, 1, memory_order_relaxed);
-		ledger_report(j, slot, true, now);
+		if (!(state_of(a) & ACCOUNT_BRAKED)) {
+			set_state(a, ACCOUNT_BRAKED);
+			ledger_report(j, slot, true, now);
+		}
 	}
 	account_pay(a, v->p.len);
 	if (cross(a, c, ledger_terms(r), 0)) {

@@ -27,7 +27,7 @@
 #define POLICY_IFACES	  8	/* interface names of one exit */
 #define POLICY_IFNAME	  16
 #define POLICY_LAYOUT	  1
-#define POLICY_BRAKE	  64	/* subjects; AREA_BRAKE times are kept */
+#define POLICY_BRAKE	  64	/* subjects; AREA_BRAKE are kept */
 #define POLICY_UNTIL_NEVER INT64_MAX
 #define POLICY_SERVICES	  1024	/* distinct sets of rules that ports can select */
 #define POLICY_MAGIC	  "egrpol\1"	/* 8 bytes with the NUL */

@@ -113,6 +113,7 @@ void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, u
 {
 	struct area *a = &j->area;
 	bool observing = now.ns < atomic_load_explicit(&a->h->observe_until_ns, memory_order_relaxed);
+	const bool full = ledger_brake_full(j, now);
 	uint32_t blocks = 0, braked = 0;
 
 	expire_dynamic(j, now);
@@ -132,7 +133,7 @@ void judge_review(struct judge *j, struct mono now, void (*changed)(void *ctx, u
 				/* Before the unlock: who opens it again sets the bit again. */
 				atomic_fetch_and_explicit(&a->open[w], ~(1ULL << slot % 64), memory_order_relaxed);
 			blocked = state_of(&a->account[slot]) & ACCOUNT_BLOCKED;
-			braked += (state_of(&a->account[slot]) & ACCOUNT_BRAKED) != 0;
+			braked += full && state_of(&a->account[slot]) & ACCOUNT_BRAKED;
 			announce = blocked != (c->announced != 0);
 			if (announce)
 				c->announced = blocked;

@@ -261,6 +261,33 @@ static void brake(void **state)
 	sane();
 }
 
+/* Its time is over, and the limit is not: the next packet is refused, and that is told. */
+static void braked_no_more(void **state)
+{
+	const struct account_cold *c = NULL;
+	uint32_t rev, slot = 0;
+
+	(void)state;
+	world("brake: {subjects: 1, in: 10m}\nrules:\n  - {name: r, from: 10.20.0.0/24, to: outside, per: pair, limit: {1h: 10kB}, action: block}\n");
+	pour("10.20.0.1", "203.0.113.9", 20);
+	assert_int_equal(pour("10.20.0.2", "203.0.113.9", 20), 20000);
+	while (!(atomic_load(&w.j.area.account[slot].state) & ACCOUNT_BRAKED))
+		slot++;
+	c = &w.j.area.account_cold[slot];
+	for (unsigned i = 0; i < 599; i++) {
+		pass_time(1);
+		assert_true(send_as("10.20.0.2", "203.0.113.9", 10, (struct how){ 0 }));
+	}
+	assert_int_equal(w.j.area.h->braked, 1);
+	pass_time(1);
+	assert_int_equal(w.j.area.h->braked, 0);
+	rev = c->rev;
+	assert_false(send_as("10.20.0.2", "203.0.113.9", 10, (struct how){ 0 }));
+	assert_int_equal(atomic_load(&w.j.area.account[slot].state), ACCOUNT_OPEN | ACCOUNT_BLOCKED);
+	assert_int_equal(c->rev, rev + 1);
+	sane();
+}
+
 static void observe_by_hand(void **state)
 {
 	(void)state;
@@ -714,7 +741,7 @@ int main(void)
 		cmocka_unit_test(contract_first), cmocka_unit_test(contract_ends), cmocka_unit_test(opener_and_ports), cmocka_unit_test(exits),
 		cmocka_unit_test(named_host_is_one), cmocka_unit_test(outside_is_a_64),	 cmocka_unit_test(protected_passes),
 		cmocka_unit_test(the_brake_ends),
-		cmocka_unit_test(brake),	     cmocka_unit_test(observe_by_hand), cmocka_unit_test(observe_block_by_hand),
+		cmocka_unit_test(brake),	     cmocka_unit_test(braked_no_more), cmocka_unit_test(observe_by_hand), cmocka_unit_test(observe_block_by_hand),
 		cmocka_unit_test(unblock_exactly),
 		cmocka_unit_test(by_hand),	     cmocka_unit_test(reload_keeps_sums), cmocka_unit_test(full_table),
 		cmocka_unit_test(more_hosts_than_accounts), cmocka_unit_test(more_pairs_than_accounts),

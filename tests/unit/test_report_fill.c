@@ -111,7 +111,7 @@ static void nothing_to_allow(void **state)
 	(void)send_to("10.20.0.16", "203.0.113.10", 10);
 	look();
 	assert_true(json_is_string(json_object_get(last_told(), "how_to_allow")));
-	(void)send_to("10.20.0.16", "203.0.113.11", 10);	/* the brake holds */
+	(void)send_to("10.20.0.17", "203.0.113.11", 10);	/* the brake holds */
 	look();
 	assert_string_equal(text_at(last_told(), "dest_ip"), "203.0.113.11");
 	assert_true(json_is_null(json_object_get(last_told(), "how_to_allow")));
