@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "pair.h"
+#include "judge.h"
 
 int block_element_order(const struct rules_block *a, const struct rules_block *b)
 {
@@ -56,14 +56,15 @@ static size_t inside_addresses(const struct policy *p, const uint8_t in[16], str
 }
 
 /* An `allow` in force for some of what the element would stop. */
-static bool allowed(const struct area *a, const struct addr *src, const struct prefix *dst, uint64_t now_ns)
+static bool allowed(const struct area *a, const struct addr *src, const struct prefix *dst, struct mono now)
 {
 	for (unsigned i = 0; i < AREA_DYNAMIC; i++) {
 		const struct area_dynamic *d = &a->h->dynamic[i];
 
-		if (d->kind == DYNAMIC_ALLOW && now_ns < d->until_ns && prefix_contains(&d->src, src) &&
+		if (d->kind == DYNAMIC_ALLOW && prefix_contains(&d->src, src) &&
 		    (d->dst.len == 0 || dst->len == 0 || prefix_contains(dst, &d->dst.addr) ||
-		     prefix_contains(&d->dst, &dst->addr)))
+		     prefix_contains(&d->dst, &dst->addr)) &&
+		    judge_allows(a, d, now))
 			return true;
 	}
 	return false;
@@ -150,7 +151,7 @@ static void rule_elements(const struct area *a, const struct policy *p, const st
 			.reject = r->refuse == REFUSE_REJECT, .src = src[i], .dst = dst, .timeout_ms = t.ms,
 		};
 		const struct subject x = { .p = p, .rule = (uint32_t)(r - p->rule), .account = slot, .from = policy_src_of(p, &src[i]),
-					   .to = to, .stands = !t.ms || !allowed(a, &src[i], &dst, t.now.ns), .l = l };
+					   .to = to, .stands = !t.ms || !allowed(a, &src[i], &dst, t.now), .l = l };
 
 		if (!pair || addr_is_v4(&src[i]) == (k->out_family == 4))
 			subject_elements(&x, b);

@@ -5,7 +5,7 @@
  * are dead.
  *
  * [EL1] No more  an element refuses no packet that the block does not: where it would (a group, a contract of every service, an address
- *                of a named host that the rule does not name, pairs that share an account, an allow in force), there is none.
+ *                of a named host that the rule does not name, pairs that share an account, judge_allows()), there is none.
  *                One that is of some ports or openers only, or beside a contract that is, has an element for each span of ports
  *                that the policy tells apart.
  * [EL2] Whole    where there are elements they refuse every packet of the block whose opener is known, within the bound; but of a host

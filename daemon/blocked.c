@@ -13,12 +13,12 @@
 #define SETTLED_MS  1500	/* an element outlives its block until the second's look has read it and takes it out */
 
 /* Which are in force, as a number; 0: none. */
-static uint32_t allows_now(const struct engine *e, uint64_t now_ns)
+static uint32_t allows_now(const struct engine *e, struct mono now)
 {
 	uint32_t n = 0;
 
 	for (unsigned i = 0; i < AREA_DYNAMIC; i++)
-		if (e->area.h->dynamic[i].kind == DYNAMIC_ALLOW && now_ns < e->area.h->dynamic[i].until_ns)
+		if (judge_allows(&e->area, &e->area.h->dynamic[i], now))
 			n = n * 31 + e->area.h->dynamic[i].uid;
 	return n;
 }
@@ -207,7 +207,7 @@ static void adopt(struct sync *s)
 void blocked_review(struct engine *e, struct mono now)
 {
 	struct sync s = { .e = e, .now = now };
-	uint32_t allows = allows_now(e, now.ns), braked = atomic_load_explicit(&e->area.h->braked, memory_order_relaxed);
+	uint32_t allows = allows_now(e, now), braked = atomic_load_explicit(&e->area.h->braked, memory_order_relaxed);
 
 	if (!e->policy)
 		return;	/* [BK1] */

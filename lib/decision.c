@@ -4,6 +4,8 @@
 
 #include "judge_internal.h"
 
+#define LEAST_PACKET 20		/* bytes: an IPv4 header */
+
 /* Inside part of an account's subject against a source prefix: an address, or the uid of a named host. */
 static bool in_matches(const struct judge *j, const uint8_t in[16], const struct prefix *src)
 {
@@ -270,6 +272,22 @@ int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now)
 	account_unlock(&j->area.account[slot]);
 	begin(j, at, d, DYNAMIC_ALLOW);
 	return 0;
+}
+
+bool judge_allows(const struct area *a, const struct area_dynamic *d, struct mono now)
+{
+	const struct account_key k = { .kind = SUBJECT_TOTAL, .rule = d->uid };
+	const struct account_cold *c;
+	uint32_t slot;
+
+	if (d->kind != DYNAMIC_ALLOW || now.ns >= d->until_ns)
+		return false;
+	slot = table_find(&a->accounts, area_account_hash(a, &k), (const struct table_key *)&k);
+	if (slot == TABLE_NONE)
+		return false;
+	c = &a->account_cold[slot];
+	return now.ns < __atomic_load_n(&c->grant_until_ns, __ATOMIC_RELAXED) &&
+	       account_total(&a->account[slot], c) + LEAST_PACKET <= c->grant_to;
 }
 
 int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now)

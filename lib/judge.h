@@ -94,6 +94,9 @@ int judge_unblock(struct judge *j, const struct prefix *src, const struct prefix
 /* The most that it would give one of them without a budget: its rule's smallest limit. 0: it has none to give to. */
 uint64_t judge_unblock_default(struct judge *j, const struct prefix *src, const struct prefix *dst);
 int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
+/* It is an `allow` in force: neither its time nor its budget is over. The budget is with the first packet that does not fit it, or when
+ * none could. */
+bool judge_allows(const struct area *a, const struct area_dynamic *d, struct mono now);
 int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now) MUST_CHECK;
 /* This very one is in force: all of it but its times, of which what is left of a ttl is part. */
 bool judge_stands(const struct judge *j, const struct area_dynamic *d, enum dynamic_kind kind);

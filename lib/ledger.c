@@ -310,6 +310,17 @@ static bool try_pay(struct account *a, uint64_t n)
 	return true;
 }
 
+/* Of an `allow`: a packet did not fit. What is left would let small ones pass for the rest of its time, and no block of what it covers
+ * could be the kernel's. */
+static void end_allowance(struct account *a, struct account_cold *c)
+{
+	if (!c->grant_to)
+		return;
+	/* Relaxed: judge_allows() asks without the lock. */
+	__atomic_store_n(&c->grant_until_ns, 0, __ATOMIC_RELAXED);
+	account_set_cap(a, c, 0);
+}
+
 /* Lock held, cap fresh, and n does not fit. true: paid all the same. */
 static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t slot, const struct policy_rule *r,
 		       bool protected, struct mono now)
@@ -317,8 +328,11 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
 
-	if (c->rule == ACCOUNT_DYNAMIC && !(ledger_blocks_by_hand(c, now) && observing(j, now)))
+	if (c->rule == ACCOUNT_DYNAMIC && !(ledger_blocks_by_hand(c, now) && observing(j, now))) {
+		if (!c->outstanding)
+			end_allowance(a, c);
 		return refuse(c, now);
+	}
 	if (r && r->kind == RULE_CONTRACT) {
 		if (r->alert_on_breach && (cross(a, c, ledger_terms(r), v->p.len) || !c->breached)) {
 			c->breached = 1;

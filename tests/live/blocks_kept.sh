@@ -165,12 +165,18 @@ lab_is "" "$(in_ns gw nft list set inet egressd_keep pair4_reject | grep element
 send sakura2 10.20.0.16 203.0.113.9 1200
 one() { [ "$(ctl --json blocks | jq '[.blocks[] | select(.in_kernel)] | length')" = 1 ]; }
 lab_wait 5 one || not_ok "no block: $(ctl blocks)"
+none() { ctl --json blocks | jq -e '[.blocks[].in_kernel] == [false]' >/dev/null; }
+ctl allow 10.0.0.0/8 any --budget 1500B --for 1h --reason INC-2 >"$LAB_DIR/ctl.log"
+lab_wait 5 none && ok "an allowance: what it covers is the engine's" || not_ok "$(ctl blocks)"
+send sakura2 10.20.0.16 203.0.113.9 2
+lab_wait 5 one && ok "used up: the block is the kernel's again" || not_ok "$(ctl blocks)"
 dead
+refuses sakura2 203.0.113.9 "and holds while all are dead"
 sed -i 's/^mode: enforce/mode: observe/' "$LAB_DIR/policy.yaml"
 lab_egressd_restart || exit 1
 sleep 1.2
 passes sakura2 203.0.113.9 "started with a policy that only observes: blocks have ended"
-lab_is "nothing is blocked" "$(ctl blocks)" "none is listed"
+lab_is "0 0" "$(ctl --json blocks | jq -r '"\(.total) \(.kept_total)"')" "none is listed"
 lab_is "" "$(in_ns gw nft list set inet egressd_keep host4_reject | grep elements)" "and no element is left"
 sed -i 's/^mode: observe/mode: enforce/' "$LAB_DIR/policy.yaml"
 ctl reload --reason CHG-1 >"$LAB_DIR/ctl.log"

@@ -354,7 +354,7 @@ static void decisions(void **state)
 		{ "fd00:20::15", "2001:db8:9::9", RULES_BLOCK_PAIR },
 	};
 	static struct block_list l;
-	struct area_dynamic d = { .budget = 1 };
+	struct area_dynamic d = { .budget = 1000 };
 	struct block_owners o = { 0 };
 	uint32_t rule;
 
@@ -392,10 +392,52 @@ static void decisions(void **state)
 	block_owners_free(&o);
 }
 
+/* Elements that would stand for seconds. */
+static size_t standing(void)
+{
+	static struct block_list l;
+	uint32_t rule;
+
+	l.n = 0;
+	for (uint32_t i = 0; i < w.j.area.h->accounts; i++)
+		if (is_block(i, &rule))
+			block_elements(&w.j.area, &w.policy, i, 5000, w.now, &l);
+	return l.n;
+}
+
+/* An allow whose budget is over takes no element away: as the first packet that it has no room for says, or its size. */
+static void spent_allow(void **state)
+{
+	static const struct how how = { .opener = OPENER_INSIDE };
+	struct area_dynamic d = { .uid = 99, .src = prefix_of("10.0.0.0/8"), .budget = 2500 };
+
+	(void)state;
+	world("rules:\n  - {name: r, from: inside, to: outside, per: pair, limit: {1h: 1kB}, action: block}\n");
+	assert_true(send_as("10.20.0.16", "203.0.113.9", 1000, how));
+	assert_false(send_as("10.20.0.16", "203.0.113.9", 1000, how));
+	assert_int_equal(standing(), 1);
+	d.until_ns = mono_add_s(w.now, 3600).ns;
+	assert_int_equal(judge_allow(&w.j, &d, w.now), 0);
+	assert_int_equal(standing(), 0);
+	assert_true(send_as("10.20.0.16", "203.0.113.9", 1000, how));
+	assert_true(send_as("10.20.0.16", "203.0.113.9", 1000, how));
+	pass_time(1);
+	assert_int_equal(standing(), 0);
+	assert_false(send_as("10.20.0.16", "203.0.113.9", 1000, how));
+	assert_int_equal(standing(), 1);
+	pass_time(1);
+	assert_false(send_as("10.20.0.16", "203.0.113.9", 100, how));	/* as the kernel does */
+	d.uid = 100;
+	d.budget = 1;
+	assert_int_equal(judge_allow(&w.j, &d, w.now), 0);
+	assert_int_equal(standing(), 1);
+	sane();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(as_the_judge), cmocka_unit_test(owners), cmocka_unit_test(bound),
-					  cmocka_unit_test(shared), cmocka_unit_test(decisions) };
+					  cmocka_unit_test(shared), cmocka_unit_test(decisions), cmocka_unit_test(spent_allow) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
