@@ -77,6 +77,8 @@ void control_set_text(struct json_t *to, const char *key, const char *text);
 void control_set_number(struct json_t *to, const char *key, uint64_t n);
 const struct policy_rule *control_rule(const struct policy *p, uint32_t uid);
 uint32_t control_state(const struct area *a, uint32_t slot);
+/* Blocked, or it will be again when blocking is on. */
+bool control_has_block(const struct control_call *q, uint32_t slot);
 /* A decision in force, a copy of it. */
 struct json_t *control_decision(const struct control_call *q, struct area_dynamic *d);
 /* control_pairs.c */

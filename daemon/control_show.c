@@ -83,6 +83,12 @@ const struct policy_rule *control_rule(const struct policy *p, uint32_t uid)
 	return i < 0 ? NULL : &p->rule[i];
 }
 
+bool control_has_block(const struct control_call *q, uint32_t slot)
+{
+	return control_state(q->ctx->area, slot) & ACCOUNT_BLOCKED ||
+	       __atomic_load_n(&q->ctx->area->account_cold[slot].blocked_until_ns, __ATOMIC_RELAXED) > q->now.ns;
+}
+
 uint32_t control_state(const struct area *a, uint32_t slot)
 {
 	/* Relaxed: shown as it stands. */
@@ -518,7 +524,7 @@ int control_blocks(struct control_call *q, json_t *reply)
 	size_t n = 0;
 
 	for (uint32_t i = 0; i < a->h->accounts; i++) {
-		if (!table_is_full(&a->accounts, i) || !(control_state(a, i) & ACCOUNT_BLOCKED) ||
+		if (!table_is_full(&a->accounts, i) || !control_has_block(q, i) ||
 		    !control_rule(q->ctx->policy, a->account[i].key.rule))
 			continue;
 		if (n++ < BLOCKS)

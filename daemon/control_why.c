@@ -60,7 +60,7 @@ static void set_block(const struct control_call *q, uint32_t slot, const struct 
 	control_set(o, "open", json_boolean(state & ACCOUNT_OPEN));
 	control_set(o, "braked", json_boolean(state & ACCOUNT_BRAKED && LOAD(q->ctx->area->h->braked)));
 	control_set(o, "protected", json_boolean(state & ACCOUNT_OPEN && is_protected(q, slot)));
-	if (!(state & ACCOUNT_BLOCKED))
+	if (!control_has_block(q, slot))
 		return;
 	control_set(o, "blocked_since", control_json_time(q, c->blocked_at_ns));
 	control_set(o, "blocked_until",

@@ -49,8 +49,12 @@ static void put_blocked(const json_t *a)
 
 static void put_state(const json_t *a)
 {
+	char when[32];
+
 	if (ctl_true(a, "blocked"))
 		put_blocked(a);
+	else if (!ctl_null(a, "blocked_until"))
+		printf("   let pass while blocking is off; BLOCKED again until %s", ctl_when(a, "blocked_until", when));
 	else if (ctl_true(a, "braked"))
 		printf("   over its limit; the brake holds: only alerted");
 	else if (ctl_true(a, "open") && ctl_true(a, "enforced") && ctl_true(a, "protected"))

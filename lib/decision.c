@@ -91,6 +91,7 @@ static void grant(struct judge *j, uint32_t slot, const struct policy_rule *r, u
 
 	c->grant_to = account_total(a, c) + (budget ? budget : policy_least_limit(r));
 	c->grant_until_ns = mono_add_s(now, ttl_s).ns;
+	ledger_end_block(c);
 	ledger_unblock(j, slot, now);
 	ledger_refresh(j, slot, r, now);
 	mark_for_review(&j->area, slot);
@@ -151,8 +152,9 @@ static const struct policy_rule *lock_refusing(struct judge *j, uint32_t *slot, 
 	for (; j->policy && *slot < a->h->accounts; (*slot)++) {
 		const struct policy_rule *r;
 
+		/* 0: no block, also none that holds again when blocking is on. */
 		if (!table_is_full(&a->accounts, *slot) ||
-		    !(atomic_load_explicit(&a->account[*slot].state, memory_order_relaxed) & ACCOUNT_BLOCKED))
+		    __atomic_load_n(&a->account_cold[*slot].blocked_until_ns, __ATOMIC_RELAXED) == 0)
 			continue;
 		account_lock(&a->account[*slot]);
 		r = ledger_rule(j, *slot);

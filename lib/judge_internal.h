@@ -44,7 +44,9 @@ const struct policy_rule *ledger_rule(struct judge *j, uint32_t slot);
 struct account_terms ledger_terms(const struct policy_rule *r);
 bool ledger_enforces(const struct judge *j, const struct account *a, const struct policy_rule *r, struct mono now);
 bool ledger_brake_full(const struct judge *j, struct mono now);	/* as many subjects were blocked within its time as it allows */
-bool ledger_blocks_by_hand(const struct account_cold *c, struct mono now);	/* but for a time when all blocking is off */
+/* A block has not ended, but for a time when all blocking is off: then it holds again. */
+bool ledger_block_stands(const struct account_cold *c, const struct policy_rule *r, struct mono now);
+void ledger_end_block(struct account_cold *c);
 /* Under the lock: a finding opens or changed; verdict: report now. */
 void ledger_report(struct judge *j, uint32_t slot, bool verdict, struct mono now);
 /* Under the lock: its next rev, now. */

@@ -95,21 +95,24 @@ bool ledger_ends_within(struct judge *j, uint32_t slot, uint64_t s, struct mono 
 	return (now.ns < c->grant_until_ns && c->grant_until_ns <= then.ns) || expired(j, ledger_rule(j, slot), then);
 }
 
-bool ledger_blocks_by_hand(const struct account_cold *c, struct mono now)
+bool ledger_block_stands(const struct account_cold *c, const struct policy_rule *r, struct mono now)
 {
-	return c->rule == ACCOUNT_DYNAMIC && now.ns < c->blocked_until_ns;
+	return now.ns < c->blocked_until_ns && (c->rule == ACCOUNT_DYNAMIC || (r && r->enforce));
 }
 
 void ledger_refresh(struct judge *j, uint32_t slot, const struct policy_rule *r, struct mono now)
 {
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
-	const bool by_hand = ledger_blocks_by_hand(c, now);
+	const bool stands = ledger_block_stands(c, r, now);
 
-	if (by_hand && !observing(j, now))
-		set_state(a, ACCOUNT_BLOCKED);	/* again, when all blocking was off meanwhile */
+	if (stands && !observing(j, now) && !(state_of(a) & ACCOUNT_BLOCKED)) {	/* all blocking was off meanwhile */
+		set_state(a, ACCOUNT_BLOCKED);
+		if (state_of(a) & ACCOUNT_OPEN)
+			ledger_report(j, slot, true, now);
+	}
 	account_refresh(a, c, ledger_terms(r), stops_at_limits(j, a, r, now), now);
-	if (by_hand || expired(j, r, now))	/* also while blocking is off: the first packet after that time is not to pass either */
+	if (stands || expired(j, r, now))	/* also while blocking is off: the first packet after that time is not to pass either */
 		account_set_cap(a, c, 0);
 	else if (c->rule == ACCOUNT_DYNAMIC && c->grant_to)
 		account_set_cap(a, c, now.ns < c->grant_until_ns ? c->grant_to : 0);
@@ -266,12 +269,21 @@ static void block(struct judge *j, uint32_t slot, const struct policy_rule *r, u
 void ledger_unblock(struct judge *j, uint32_t slot, struct mono now)
 {
 	struct account *a = &j->area.account[slot];
+	struct account_cold *c = &j->area.account_cold[slot];
 
 	if (!(state_of(a) & ACCOUNT_BLOCKED))
 		return;
 	clear_state(a, ACCOUNT_BLOCKED);
+	if (now.ns >= c->blocked_until_ns)
+		ledger_end_block(c);
 	if (state_of(a) & ACCOUNT_OPEN)
 		ledger_report(j, slot, true, now);
+}
+
+void ledger_end_block(struct account_cold *c)
+{
+	/* Relaxed: read without the lock by still_blocked(). */
+	__atomic_store_n(&c->blocked_until_ns, 0, __ATOMIC_RELAXED);
 }
 
 static void touch(struct account_cold *c, struct mono now)
@@ -328,7 +340,7 @@ static bool over_limit(struct judge *j, const struct judge_packet *v, uint32_t s
 	struct account *a = &j->area.account[slot];
 	struct account_cold *c = &j->area.account_cold[slot];
 
-	if (c->rule == ACCOUNT_DYNAMIC && !(ledger_blocks_by_hand(c, now) && observing(j, now))) {
+	if (c->rule == ACCOUNT_DYNAMIC && !(ledger_block_stands(c, r, now) && observing(j, now))) {
 		if (!c->outstanding)
 			end_allowance(a, c);
 		return refuse(c, now);
@@ -399,6 +411,11 @@ bool ledger_charge(struct judge *j, struct judge_packet *v, uint32_t slot, bool 
 			(void)j->notify(j->ctx);
 	}
 	ledger_refresh(j, slot, r, now);
+	if (!contract && !protected && still_blocked(j, slot, now)) {	/* again */
+		(void)refuse(c, now);
+		account_unlock(a);
+		return false;
+	}
 	paid = try_pay(a, v->p.len);
 	if (!paid && unlikely(c->outstanding) && (c->rule == ACCOUNT_DYNAMIC || (ledger_enforces(j, a, r, now) && !protected))) {
 		v->hold = waits(c, now);

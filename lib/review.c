@@ -50,14 +50,15 @@ static bool review_account(struct judge *j, uint32_t slot, struct mono now, bool
 	uint32_t hold = r ? r->hold_s : 1800;
 	bool was_blocked = state_of(a) & ACCOUNT_BLOCKED;
 
-	if (was_blocked && (now.ns >= c->blocked_until_ns || observing ||
-			    (c->rule != ACCOUNT_DYNAMIC && (!r || !r->enforce))))
+	if (!ledger_block_stands(c, r, now))
+		ledger_end_block(c);	/* also when the rule is gone, or observes */
+	if (was_blocked && (observing || !ledger_block_stands(c, r, now)))
 		ledger_unblock(j, slot, now);
 	ledger_refresh(j, slot, r, now);
 	if (state_of(a) & ACCOUNT_OPEN && !(state_of(a) & ACCOUNT_BLOCKED)) {
 		uint64_t quiet = now.ns - __atomic_load_n(&c->last_ns, __ATOMIC_RELAXED);
 
-		if (beyond(a, c, ledger_terms(r)))
+		if (beyond(a, c, ledger_terms(r)) || ledger_block_stands(c, r, now))
 			quiet = 0;	/* an alert speaks at thresholds only; in between it is not over */
 		if ((was_blocked && !observing) || quiet >= hold * NS_PER_S)
 			close_finding(j, slot, now);
@@ -66,7 +67,7 @@ static bool review_account(struct judge *j, uint32_t slot, struct mono now, bool
 	} else if (c->pending) {
 		ledger_report(j, slot, false, now);
 	}
-	return state_of(a) & (ACCOUNT_OPEN | ACCOUNT_BLOCKED) || now.ns < c->grant_until_ns || ledger_blocks_by_hand(c, now);
+	return state_of(a) & (ACCOUNT_OPEN | ACCOUNT_BLOCKED) || now.ns < c->grant_until_ns || ledger_block_stands(c, r, now);
 }
 
 static void expire_dynamic(struct judge *j, struct mono now)

@@ -120,10 +120,13 @@ ctl findings | grep '   last ' | sed 's/   last .*//' >"$LAB_DIR/columns"
 lab_is "2 1" "$(wc -l <"$LAB_DIR/columns") $(awk '{print length}' "$LAB_DIR/columns" | sort -u | wc -l)" "findings stand in columns"
 code "observe" 0 ctl observe --for 10m --reason INC-5
 says "status says so" 'observing.*' ctl status
+says "and the block stands" 'let pass while blocking is off; BLOCKED again until ' ctl blocks
 before=$(total file01 203.0.113.9)
 lab_wait 3 sh -c "ip netns exec $LAB-sakura1 ping -nqc 1 -W 1 203.0.113.9" && ok "observe: nothing is blocked" || not_ok "still blocked"
 code "observe ends" 0 ctl observe --for 0s --reason INC-5
 says "enforcing again" 'enforcing 1 of 2' ctl status
+again() { ctl blocks | grep -q 'BLOCKED until'; }
+lab_wait 3 again && ok "the block is back" || not_ok "blocks: $(ctl blocks)"
 engine=$(lab_child engine)
 kill -STOP "$engine"
 says "an engine that hangs: nobody knows what becomes of it" 'outcome unknown: the engine did not answer within 5 s' \
