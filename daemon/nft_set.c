@@ -69,6 +69,20 @@ void nft_set_add(struct nft_batch *b, const char *table, const struct nft_set_sp
 	nftnl_set_free(s);
 }
 
+void nft_set_del(struct nft_batch *b, const char *table, const struct nft_set_spec *spec, const char *what)
+{
+	struct nftnl_set *s = set_alloc(b, table, spec->name, spec->id);
+	struct nlmsghdr *nlh;
+
+	if (!s)
+		return;
+	nlh = nft_batch_msg(b, NFT_MSG_DELSET, 0, what);
+	if (nlh)
+		nftnl_set_nlmsg_build_payload(nlh, s);
+	nft_batch_msg_end(b, nlh);
+	nftnl_set_free(s);
+}
+
 static void elems_message(struct nft_batch *b, uint16_t type, const struct nftnl_set *s, const char *what)
 {
 	struct nlmsghdr *nlh = nft_batch_msg(b, type, type == NFT_MSG_NEWSETELEM ? NLM_F_CREATE : 0, what);
@@ -186,7 +200,8 @@ static int dump_elem(struct nftnl_set_elem *e, void *ctx)
 		memcpy(o->key_end, key, len);
 	if (nftnl_set_elem_is_set(e, NFTNL_SET_ELEM_FLAGS))
 		o->interval_end = nftnl_set_elem_get_u32(e, NFTNL_SET_ELEM_FLAGS) & NFT_SET_ELEM_INTERVAL_END;
-	if (nftnl_set_elem_is_set(e, NFTNL_SET_ELEM_EXPIRATION))
+	o->timed = nftnl_set_elem_is_set(e, NFTNL_SET_ELEM_EXPIRATION);
+	if (o->timed)
 		o->expires_ms = nftnl_set_elem_get_u64(e, NFTNL_SET_ELEM_EXPIRATION);
 	(void)nftnl_set_elem_expr_foreach(e, dump_counter, o);
 	return 0;
@@ -308,7 +323,7 @@ void nft_set_sync(struct nft_sock *s, struct nft_batch *b, const char *table, co
 {
 	struct nft_dumped *d = NULL;
 	struct nft_elem *have, *out;
-	size_t count = 0;
+	size_t count = 0, nhave = 0;
 	const int r = nft_set_dump(s, table, set->name, &d, &count);
 
 	if (r < 0 && r != -ENOENT)
@@ -317,13 +332,20 @@ void nft_set_sync(struct nft_sock *s, struct nft_batch *b, const char *table, co
 	out = calloc(count + n + 1, sizeof(*out));
 	if (have && out) {
 		for (size_t i = 0; i < count; i++) {
-			memcpy(have[i].key, d[i].key, sizeof(have[i].key));
-			have[i].interval_end = d[i].interval_end;
+			if (d[i].timed)
+				continue;
+			memcpy(have[nhave].key, d[i].key, sizeof(have[nhave].key));
+			have[nhave++].interval_end = d[i].interval_end;
 		}
-		count = sort_unique(have, count);
+		nhave = sort_unique(have, nhave);
 		n = sort_unique(want, n);
-		nft_elems_del(b, table, set, out, difference(have, count, want, n, out), what);
-		nft_elems_add(b, table, set, out, difference(want, n, have, count, out), what);
+		nft_elems_del(b, table, set, out, difference(have, nhave, want, n, out), what);
+		count = difference(want, n, have, nhave, out);
+		nft_elems_add(b, table, set, out, count, what);
+		if (set->flags & NFT_SET_TIMEOUT) {	/* that left one with a timeout as it was; if it is gone by now, there is ours */
+			nft_elems_del(b, table, set, out, count, what);
+			nft_elems_add(b, table, set, out, count, what);
+		}
 	} else {
 		nft_batch_fail(b, -ENOMEM);
 	}

@@ -58,17 +58,20 @@ void nft_elems_add(struct nft_batch *b, const char *table, const struct nft_set_
 void nft_elems_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const struct nft_elem *e,
 		   size_t n, const char *what);
 
+void nft_set_del(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const char *what);
+
 /* All of them. */
 void nft_set_clear(struct nft_batch *b, const char *table, const struct nft_set_spec *s, const char *what);
 
 /* Make the set hold just `want`, which is sorted here, by deleting and adding what differs from what s tells of it now:
- * an element that stays is not touched (rules_egress.c says why). The set may come to be in this very batch. */
+ * an element that stays is not touched (rules_egress.c says why). The set may come to be in this very batch. Elements that
+ * have a timeout are left to it; one that is wanted becomes one without. */
 void nft_set_sync(struct nft_sock *s, struct nft_batch *b, const char *table, const struct nft_set_spec *set,
 		  struct nft_elem *want, size_t n, const char *what);
 
 struct nft_dumped {
 	uint8_t key[NFT_KEY_MAX], key_end[NFT_KEY_MAX];
-	bool interval_end;
+	bool interval_end, timed;	/* timed: it ends in expires_ms, which may be 0 */
 	uint64_t packets, bytes, expires_ms;
 };
 

@@ -339,6 +339,7 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 	e = empty_old_chains(r, &b);
 	if (e < 0)
 		nft_batch_fail(&b, e);
+	rules_block_gate_older(&b);
 	rules_keep_fill(&b, spec, &m);
 	if (spec->needs_ct)
 		keep_ct(&b);

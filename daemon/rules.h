@@ -18,7 +18,7 @@
  * [U1] Atomic     each call is one netlink transaction: all of it or nothing (the very first apply: the sets, then the rest).
  * [U2] Adopt      rules_apply() on existing tables of ours replaces chains and keeps counters and blocked elements, but those of
  *                 services: where a policy cuts the ports has changed, perhaps, and the caller adds them anew.
- *                 Chains of an older version lose their rules.
+ *                 Chains of an older version lose their rules, and its gate sets go.
  * [U3] No gap     a replacement never leaves an instant without the queue chain (deleting a base chain drops pending packets,
  *                 measured: rules are replaced inside chains that stay).
  * [U4] Protected  packets to addresses of `protect`, and SSH that the gateway answers (judge.h [J6]), are never matched by the
@@ -36,7 +36,7 @@
 #include "addr.h"
 #include "compiler.h"
 
-#define RULES_LAYOUT 3	/* of the tables' chains and rules; rises when they change */
+#define RULES_LAYOUT 4	/* of the tables' chains and rules; rises when they change */
 
 enum rules_flavour { RULES_NATIVE_QUEUE = 1, RULES_XT_NFQUEUE };
 
@@ -108,7 +108,8 @@ int rules_apply(struct rules *r, const struct rules_spec *spec, enum rules_flavo
 /* The last apply that succeeded was of that very spec. What others did to the rules since is rules_disturbed()'s to tell. */
 bool rules_are(const struct rules *r, const struct rules_spec *spec);
 
-/* Sources without a block any more go their way without being asked about it; rules_apply() does that, too. */
+/* Sources without a block any more go their way without being asked about it; rules_apply() does that, too, and rules_block_add() when
+ * there is no room for more. */
 int rules_regate(struct rules *r) MUST_CHECK;
 
 /* Whether the kernel can lease; known after the first apply. */
@@ -125,7 +126,8 @@ int rules_block_dump(struct rules *r,
 		     int (*each)(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes),
 		     void *ctx) MUST_CHECK;
 
-/* Flows to answer and refuse before the queue, for RULES_FLOW_MS each: in one transaction; a full set is no error. */
+/* Flows to answer and refuse before the queue, for RULES_FLOW_MS each, and nothing of them stays longer: in one transaction; a full
+ * set is no error, and none of them is answered then. */
 int rules_flow_add(struct rules *r, const struct rules_flow *f, size_t n) MUST_CHECK;
 int rules_flow_forget(struct rules *r) MUST_CHECK;	/* all of them */
 int rules_flow_dump(struct rules *r, int (*each)(void *ctx, const struct rules_flow *f, uint64_t packets, uint64_t bytes),

@@ -1,8 +1,10 @@
 /* rules_block.c - the blocked sets of table egressd_keep, and what is read back from it.
  *
  * Sixteen sets: pair or host, all of it or some ports of a protocol by who opened, IPv4 or IPv6, reject or drop. An element has its
- * timeout and counts what it refuses. Before them stand two gate sets, every source that has a block at all: a packet of anybody else meets one lookup. Gate elements
- * have no timeout of their own; one that outlives its blocks costs a few lookups until the next apply.
+ * timeout and counts what it refuses. Before them, and before the sets of refused connections, stand two gate sets, every source that has
+ * one at all: a packet of anybody else meets one lookup. A gate element of a block has no timeout; one that outlives its blocks costs a few
+ * lookups until the next apply, or until the set is full. One of refused connections alone ends with the last of them: whoever is refused
+ * may make up sources without end. A set that can have timeouts is looked up as fast as one without a size (both are nft_set_rhash_type).
  */
 #include "rules.h"
 
@@ -20,14 +22,15 @@
 #include "pair.h"
 #include "rules_internal.h"
 
-#define BLOCKS_MAX  65536
-#define EXPIRY_TRIES 4
+#define BLOCKS_MAX 65536
+#define GATE_MAX   (2 * BLOCKS_MAX)
 
 #define V4_PAIR(n) .name = n, .key_type = NFT_KEY_IPV4_PAIR, .key_len = 8
 #define V6_PAIR(n) .name = n, .key_type = NFT_KEY_IPV6_PAIR, .key_len = 32
 #define V4_HOST(n) .name = n, .key_type = NFT_KEY_IPV4, .key_len = 4
 #define V6_HOST(n) .name = n, .key_type = NFT_KEY_IPV6, .key_len = 16
 #define BLOCKED	   .flags = NFT_SET_TIMEOUT, .size = BLOCKS_MAX, .each = "counter"
+#define GATE	   .flags = NFT_SET_TIMEOUT, .size = GATE_MAX
 #define SERVICE(p) .flags = NFT_SET_TIMEOUT | NFT_SET_INTERVAL | NFT_SET_CONCAT, .size = BLOCKS_MAX, .each = "counter", \
 		   .parts = (p), .nparts = ARRAY_SIZE(p)
 #define V4_PAIR_SERVICE(n) .name = n, .key_type = NFT_KEY_IPV4_SERVICE, .key_len = 20, SERVICE(pair4_part)
@@ -50,7 +53,9 @@ static const struct nft_set_spec block_set[] = {
 	{ V4_HOST_SERVICE("host4_service_reject") }, { V4_HOST_SERVICE("host4_service_drop") },
 	{ V6_HOST_SERVICE("host6_service_reject") }, { V6_HOST_SERVICE("host6_service_drop") },
 };
-static const struct nft_set_spec gate_set[] = { { V4_HOST("blocked4") }, { V6_HOST("blocked6") } };
+static const struct nft_set_spec gate_set[] = { { V4_HOST("gate4"), GATE }, { V6_HOST("gate6"), GATE } };
+static const struct nft_set_spec old_gate[] = { { V4_HOST("blocked4") }, { V6_HOST("blocked6") } };
+static const char gate_full[] = "blocked sources: add";
 
 enum { SET_DROP = 1, SET_V6 = 2, SET_HOST = 4, SET_SERVICE = 8, BLOCK_SETS = ARRAY_SIZE(block_set) };
 
@@ -77,6 +82,15 @@ void rules_block_sets(struct nft_batch *b)
 			nft_set_clear(b, TABLE_KEEP, &block_set[i], "keep: blocked set: clear");
 	for (size_t i = 0; i < ARRAY_SIZE(gate_set); i++)
 		nft_set_add(b, TABLE_KEEP, &gate_set[i], "keep: set of blocked sources");
+}
+
+/* The kernel deletes no set that is not there. */
+void rules_block_gate_older(struct nft_batch *b)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(old_gate); i++) {
+		nft_set_add(b, TABLE_KEEP, &old_gate[i], "keep: set of an older version");
+		nft_set_del(b, TABLE_KEEP, &old_gate[i], "keep: set of an older version");
+	}
 }
 
 static void source_load(struct nft_rule *r, bool v6)
@@ -258,16 +272,52 @@ static size_t changes_pick(const struct change *c, size_t n, unsigned set, bool 
 	return count;
 }
 
-/* Elements whose key begins with the source: the gate takes that part. */
-void rules_block_gate_add(struct nft_batch *b, bool v6, const struct nft_elem *e, size_t n)
+static int key_order(const void *x, const void *y)
 {
-	nft_elems_add(b, TABLE_KEEP, &gate_set[v6], e, n, "blocked sources: add");
+	const struct nft_elem *a = x, *b = y;
+
+	return memcmp(a->key, b->key, sizeof(a->key));
 }
 
-static int changes_commit(struct rules *r, const struct change *c, size_t n, struct nft_elem *e, bool add)
+/* By a look at each: adding an element that is there leaves its timeout as it is, or (since Linux 6.12) gives one that it has another. */
+void rules_block_gate_add(struct rules *r, struct nft_batch *b, bool v6, const struct nft_elem *e, size_t n, uint64_t timeout_ms)
+{
+	struct nft_elem *add = calloc(n + 1, sizeof(*add)), *del = calloc(n + 1, sizeof(*del));
+	size_t nadd = 0, ndel = 0;
+	int error = add && del ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < n && error == 0; i++) {
+		memcpy(add[i].key, e[i].key, gate_set[v6].key_len);
+		add[i].timeout_ms = timeout_ms;
+	}
+	if (n && error == 0)
+		qsort(add, n, sizeof(*add), key_order);
+	for (size_t i = 0; i < n && error == 0; i++) {
+		struct nft_dumped d = { 0 };
+		int have;
+
+		if (i && key_order(&add[i - 1], &add[i]) == 0)
+			continue;
+		have = nft_elem_get(&r->owner, TABLE_KEEP, &gate_set[v6], add[i].key, &d);	/* the batch is of the other socket */
+		if (have < 0 && have != -ENOENT)
+			error = have;
+		if (have == 0 && !d.timed)
+			continue;
+		if (have == 0)
+			del[ndel++] = add[i];
+		add[nadd++] = add[i];
+	}
+	if (error < 0)
+		nft_batch_fail(b, error);
+	nft_elems_del(b, TABLE_KEEP, &gate_set[v6], del, error ? 0 : ndel, "blocked sources: delete");
+	nft_elems_add(b, TABLE_KEEP, &gate_set[v6], add, error ? 0 : nadd, gate_full);
+	free(add);
+	free(del);
+}
+
+static int changes_commit(struct rules *r, const struct change *c, size_t n, struct nft_elem *e, bool add, const char **ret_what)
 {
 	struct nft_batch b;
-	const char *what;
 	size_t count;
 
 	nft_batch_begin(&b, &r->keep);
@@ -278,15 +328,17 @@ static int changes_commit(struct rules *r, const struct change *c, size_t n, str
 			continue;
 		count = changes_pick(c, n, set, false, e);
 		nft_elems_add(&b, TABLE_KEEP, &block_set[set], e, count, "blocked elements: add");
-		rules_block_gate_add(&b, set & SET_V6, e, count);
+		rules_block_gate_add(r, &b, set & SET_V6, e, count, 0);
 	}
-	return nft_batch_commit(&b, &what);
+	return nft_batch_commit(&b, ret_what);
 }
 
 static int change_blocks(struct rules *r, const struct rules_block *blocks, size_t n, bool add)
 {
 	struct change *c;
+	const char *what = "";
 	struct nft_elem *e;
+	bool regated = false;
 	size_t count = 0;
 	int result;
 
@@ -298,12 +350,16 @@ static int change_blocks(struct rules *r, const struct rules_block *blocks, size
 	if (result == 0)
 		result = -ENOENT;
 	/* An element may expire between look and commit: then the whole is refused, and looked at again. */
-	for (int i = 0; i < EXPIRY_TRIES && result == -ENOENT; i++) {
+	for (int i = 0; i < RULES_EXPIRY_TRIES && result == -ENOENT; i++) {
 		result = 0;
 		for (size_t j = 0; j < count && result == 0; j++)
 			result = change_look(r, &c[j]);
 		if (result == 0)
-			result = changes_commit(r, c, count, e, add);
+			result = changes_commit(r, c, count, e, add, &what);
+		if (result == -ENFILE && what == gate_full && !regated) {
+			regated = true;
+			result = rules_regate(r) < 0 ? -ENFILE : -ENOENT;
+		}
 	}
 	free(c);
 	free(e);

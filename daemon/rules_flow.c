@@ -81,15 +81,12 @@ static struct rules_flow flow_of(const uint8_t *key, bool v6)
 	return f;
 }
 
-int rules_flow_add(struct rules *r, const struct rules_flow *f, size_t n)
+/* e has room for n. */
+static int flow_add(struct rules *r, const struct rules_flow *f, size_t n, struct nft_elem *e)
 {
-	struct nft_elem *e = calloc(n + 1, sizeof(*e));
 	struct nft_batch b;
 	const char *what;
-	int error;
 
-	if (!e)
-		return -ENOMEM;
 	nft_batch_begin(&b, &r->keep);
 	for (unsigned v6 = 0; v6 <= 1; v6++) {
 		size_t count = 0;
@@ -101,9 +98,18 @@ int rules_flow_add(struct rules *r, const struct rules_flow *f, size_t n)
 			key_of(&f[i], v6, e[count++].key);
 		}
 		nft_elems_add(&b, TABLE_KEEP, &flow_set[v6], e, count, "refused connections: add");
-		rules_block_gate_add(&b, v6, e, count);
+		rules_block_gate_add(r, &b, v6, e, count, RULES_FLOW_MS);
 	}
-	error = nft_batch_commit(&b, &what);
+	return nft_batch_commit(&b, &what);
+}
+
+int rules_flow_add(struct rules *r, const struct rules_flow *f, size_t n)
+{
+	struct nft_elem *e = calloc(n + 1, sizeof(*e));
+	int error = e ? -ENOENT : -ENOMEM;
+
+	for (int i = 0; i < RULES_EXPIRY_TRIES && error == -ENOENT; i++)
+		error = flow_add(r, f, n, e);
 	free(e);
 	return error == -ENFILE ? 0 : error;
 }

@@ -16,6 +16,7 @@
 
 #define RULES_CHAINS 14
 #define RULES_DEPLETED 1024
+#define RULES_EXPIRY_TRIES 4	/* of a change that deletes what may expire meanwhile: then all of it is refused */
 
 struct rules {
 	struct nft_sock owner, keep;
@@ -101,7 +102,10 @@ void rules_flow_lookups(struct nft_batch *b, const char *chain, const char *reje
 /* rules_block.c */
 void rules_block_sets(struct nft_batch *b);
 void rules_block_lookups(struct nft_batch *b, const char *chain, const char *reject_chain, bool services);
-void rules_block_gate_add(struct nft_batch *b, bool v6, const struct nft_elem *e, size_t n);
+/* The gate lets the sources, which e's keys begin with, be asked about for timeout_ms, 0: until a regate finds no block. Who stands
+ * for ever stays so. -ENOENT of the commit: one expired meanwhile, to be tried again. */
+void rules_block_gate_add(struct rules *r, struct nft_batch *b, bool v6, const struct nft_elem *e, size_t n, uint64_t timeout_ms);
+void rules_block_gate_older(struct nft_batch *b);	/* takes those of older versions away; no rule may name them any more */
 void rules_block_gate(struct nft_batch *b, const char *chain, const char *refuse_chain);
-/* The gate sets hold the sources of all elements, no others. */
+/* The gate sets hold the sources of all blocked elements for ever, no others. */
 void rules_block_regate(struct rules *r, struct nft_batch *b);

@@ -85,6 +85,10 @@ is silent "$(client sakura1 10.20.0.15 203.0.113.61 444 tcp)" "refuse: drop stay
 is unreachable "$(client sakura1 10.20.0.15 203.0.113.61 53 udp)" "datagrams are answered by ICMP prohibited"
 is reset "$(client sakura1 10.20.0.15 203.0.113.60 8443 tcp)" "a group's block resets the connection"
 is reset "$(client sakura2 10.20.0.16 203.0.113.60 8443 tcp)" "and that of another host of the group"
+gated() { in_ns gw nft list set inet egressd_keep gate4 | grep -q "$1"; }
+gated 10.20.0.16 && ok "whose address stands in the gate" || not_ok "whose address is not in the gate"
+left() { ! gated 10.20.0.16; }
+lab_wait 13 left && gated 10.20.0.15 && ok "as long as the connection does; a blocked one stays" || not_ok "the gate: $(in_ns gw nft list set inet egressd_keep gate4)"
 
 # Everything offered either left or is counted as refused, whoever refused it.
 sum_is_right() {

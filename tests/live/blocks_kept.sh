@@ -136,7 +136,7 @@ refuses sakura2 203.0.113.10 "the host's, too"
 
 # others take everything away
 in_ns gw nft flush ruleset
-again() { in_ns gw nft list ruleset | grep -q blocked4 && [ "$(ctl --json blocks | jq .kept_total)" = 3 ]; }
+again() { in_ns gw nft list ruleset | grep -q gate4 && [ "$(ctl --json blocks | jq .kept_total)" = 3 ]; }
 lab_wait 5 again && ok "others flush the tables: they are back" || not_ok "after a flush: $(ctl blocks)"
 sleep 1.2
 lab_is "10.20.0.15>203.0.113.9 10.20.0.16>* fd00:20::15>2001:db8:9::/64" "$(kept '"\(.src)>\(.dest)"')" "the same"

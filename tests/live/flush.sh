@@ -24,8 +24,8 @@ set_has() { in_ns gw nft list set inet egressd_keep "$1" 2>/dev/null | grep -q "
 chain_has() { in_ns gw nft list chain inet "$1" "$2" 2>/dev/null | grep -q "$3"; }
 all_there() {
 	in_ns gw nft list table inet egressd | grep -qE 'queue|NFQUEUE' && chain_has egressd_keep exit egress && chain_has egressd_keep unseen unseen &&
-		chain_has egressd_keep gate_forward blocked4 && set_has pair4_reject "10.20.0.16 . 203.0.113.10" &&
-		set_has blocked4 10.20.0.16
+		chain_has egressd_keep gate_forward gate4 && set_has pair4_reject "10.20.0.16 . 203.0.113.10" &&
+		set_has gate4 10.20.0.16
 }
 # back TEXT: since $start all is there in time; told exactly once, also two seconds later.
 removals=0
@@ -92,7 +92,7 @@ fi
 removed "a chain flushed" flush chain inet egressd_keep exit
 removed "a blocked element deleted" delete element inet egressd_keep pair4_reject '{ 10.20.0.16 . 203.0.113.10 }'
 removed "a blocked set flushed" flush set inet egressd_keep pair4_reject
-removed "the blocked sources flushed" flush set inet egressd_keep blocked4
+removed "the blocked sources flushed" flush set inet egressd_keep gate4
 in_ns sakura2 ping -nqc 1 -W 1 203.0.113.10 >/dev/null && not_ok "the block does not hold" || ok "the block holds"
 
 # More changes at once than the engine's socket holds, and among the last that were lost one of ours.

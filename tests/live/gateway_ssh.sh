@@ -57,7 +57,7 @@ sleep 1.2
 ctl block 192.0.2.1 --for 10m --reason test >/dev/null || not_ok "block 192.0.2.1"
 ctl block 192.0.2.2 --for 10m --reason test >/dev/null || not_ok "block 192.0.2.2"
 ctl block 2001:db8:1::1 --for 10m --reason test >/dev/null || not_ok "block 2001:db8:1::1"
-lab_wait 3 in_set blocked4 192.0.2.1 && ok "blocked by hand, in the kernel too" || not_ok "no element in the kernel: $(ctl blocks)"
+lab_wait 3 in_set gate4 192.0.2.1 && ok "blocked by hand, in the kernel too" || not_ok "no element in the kernel: $(ctl blocks)"
 ask ssh4 10000 && ok "SSH goes on" || not_ok "SSH is cut off by a decision"
 ask ssh6 10000 && ok "IPv6 SSH goes on" || not_ok "IPv6 SSH is cut off by a decision"
 session again4 $admin4 192.0.2.1 22

@@ -128,8 +128,11 @@ lab_is "present 1" "${answer%$'\n'}" "present after apply"
 old_rules() { for c in "egressd lease" "egressd_keep entry" "egressd_keep pass"; do in_ns gw nft list chain inet $c; done | grep -cxE '[[:space:]]*accept'; }
 must older
 lab_is 3 "$(old_rules)" "kept tables with the chains of older versions"
+in_ns gw nft 'add set inet egressd_keep blocked4 { type ipv4_addr; }; add element inet egressd_keep blocked4 { 10.20.0.15 }
+	add rule inet egressd_keep gate_forward ip saddr @blocked4 goto refuse'
 must apply $ALL
 lab_is 0 "$(old_rules)" "apply leaves those chains without rules"
+in_ns gw nft list table inet egressd_keep | grep -q 'blocked[46]' && not_ok "its gate sets are there" || ok "its gate sets are gone"
 
 mark
 traffic "nobody listens"
@@ -325,6 +328,62 @@ must blocks
 lab_is 20001 "$(grep -c '^pair reject ' <<<"$answer")" "blocks stay when the rules are applied again"
 expect_refused sakura1 203.0.113.9 "and hold"
 must unblock pair reject 10.20.0.15 203.0.113.9/32
+
+# The gate: who is refused by connection alone leaves it with them, who has a block never does, whichever comes first.
+gate() { # SET [PATTERN]: elements; of those with it
+	in_ns gw nft list set inet egressd_keep "$1" | tr ',' '\n' | grep -E '[0-9a-f]+[.:][0-9a-f.:]+' | grep -cE -- "${2:-.}"
+}
+said() { echo x | in_ns sakura1 timeout 2 socat -t1 - "UDP:[2001:db8:9::9]:9000,sourceport=40000,bind=[fd00:20::15]" 2>&1; }
+must block pair reject fd00:20::16 2001:db8:9::/64 60
+must flow fd00:20::16 1
+must flow fd00:20::15 1
+if grep -qi 'denied\|prohibited\|refused' <<<"$(said)"; then ok "a refused connection is answered"; else not_ok "a refused connection: $(said)"; fi
+lab_is "2 1" "$(gate gate6) $(gate gate6 expires)" "the gate holds its source for a while, and that of a block for ever"
+must block pair reject fd00:20::15 2001:db8:9::/64 60
+must flow fd00:20::15 1
+lab_is "2 0" "$(gate gate6) $(gate gate6 expires)" "which it becomes when a block needs it"
+must flow fd00:20::5:0:0 1000
+lab_is "1002 1000" "$(gate gate6) $(gate gate6 expires)" "1,000 sources"
+sleep 6
+must flow fd00:20::5:0:0 500
+must apply inside=10.0.0.0/8,fd00::/8 dev=wan
+lab_is "1002 1000" "$(gate gate6) $(gate gate6 expires)" "applying the rules leaves them alone"
+sleep 6
+lab_is 502 "$(gate gate6)" "a source stays for its last connection"
+sleep 6
+lab_is "2 2" "$(gate gate6) $(gate gate6 fd00:20::1)" "and no longer"
+expect_refused sakura1 2001:db8:9::9 "a block holds after the refused connections of its source"
+expect_refused sakura2 2001:db8:9::9 "and after those that came later"
+in_ns gw nft add element inet egressd_keep gate6 '{ fd00:20::17 timeout 1s }'	# as one of a connection
+must block host drop fd00:20::17 - 60
+in_ns gw nft -f - <<-END
+	delete element inet egressd_keep gate6 { fd00:20::17 }
+	add element inet egressd_keep gate6 { fd00:20::17 timeout 2s }
+END
+must apply inside=10.0.0.0/8,fd00::/8 dev=wan
+lab_is "3 0" "$(gate gate6) $(gate gate6 expires)" "applying the rules finds who has a block"
+must unblock host drop fd00:20::17 -
+fill() { # as many others until there is no room: fewer at a time towards the end
+	for n in 20000 1000 50 1; do
+		for i in $(seq 50); do
+			awk -v n=$n -v i=$i 'BEGIN { printf "add element inet egressd_keep gate6 {"
+				for (k = 1; k <= n; k++) printf "fd00:%x::%x:%x,", n, i, k
+				print "}" }' | in_ns gw nft -f - 2>"$LAB_DIR/fill.log" || break
+		done
+	done
+	grep -c 'Too many open files' "$LAB_DIR/fill.log"
+}
+lab_is 1 "$(fill)" "a gate has a bound"
+must flow fd00:20::5:0:0 3
+lab_is 0 "$(gate flow6)" "a full gate is no error, and no connection is answered"
+start=${EPOCHREALTIME/[.,]/}
+must block host drop fd00:20::18 - 60
+took=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
+lab_is "3 1" "$(gate gate6) $(gate gate6 fd00:20::18)" "a block finds room in it, in $took ms: who has none leaves"
+expect_refused sakura1 2001:db8:9::9 "and who has one does not"
+must unblock pair reject fd00:20::15 2001:db8:9::/64
+must unblock pair reject fd00:20::16 2001:db8:9::/64
+must unblock host drop fd00:20::18 -
 
 # Applied again and again in mid-traffic.
 must apply $ALL

@@ -5,6 +5,7 @@
  *	block|unblock pair|host reject|drop SRC DST|- [SECONDS [PROTOCOL LO HI inside|outside]]
  *	counters  blocks  unseen  present  remove
  *	many N				one transaction of N pair blocks
+ *	flow SRC N			refuses UDP to port 9000 of 2001:db8:9::9, IPv6, of N sources beginning with that
  *	older				leaves chains as older versions did, with a rule in each
  *	judge QUEUE [repeat]		a child answers the queue: JUDGED; `repeat` first sends each packet back once
  *	nojudge				ends it
@@ -273,6 +274,22 @@ static int many(struct tool *t, size_t n)
 	return r;
 }
 
+static int flows(struct tool *t, char *args)
+{
+	static struct rules_flow f[4096];
+	const char *src = strsep(&args, " ");
+	struct rules_flow one = { .sport = 40000, .dport = 9000, .proto = 17 };
+	const size_t n = strtoul(args ? args : "", NULL, 10);
+
+	if (n > ARRAY_SIZE(f) || addr_parse(src, &one.src) < 0 || addr_parse("2001:db8:9::9", &one.dst) < 0)
+		return -EINVAL;
+	for (size_t i = 0; i < n; i++) {
+		f[i] = one;
+		one.src = rules_addr_next(&one.src);
+	}
+	return rules_flow_add(t->rules, f, n);
+}
+
 static int print_block(void *ctx, const struct rules_block *b, uint64_t packets, uint64_t bytes)
 {
 	char src[ADDR_STRLEN], dst[PREFIX_STRLEN];
@@ -349,6 +366,8 @@ static int command(struct tool *t, char *line)
 		return block(t, args, *verb == 'b');
 	if (!strcmp(verb, "many"))
 		return many(t, strtoul(args ? args : "", NULL, 10));
+	if (!strcmp(verb, "flow"))
+		return flows(t, args);
 	if (!strcmp(verb, "counters"))
 		return counters(t);
 	if (!strcmp(verb, "blocks"))
