@@ -1,9 +1,8 @@
-/* control.c - the control socket: who asks, reading a request, finding its verb, answering. See control.h. */
+/* control.c - the control socket: who asks, finding a request's verb, its reply. See control.h. */
 #include <errno.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,13 +17,9 @@
 #include "control_internal.h"
 #include "log.h"
 
-#define SILENT_MS 1000		/* a peer that sends or takes nothing */
-#define TOTAL_MS  3000		/* a peer that does so slowly */
-#define BACKLOG	  32
-#define OWNER_MS  5000		/* a predecessor's last work */
-#define GROUPS	  1024		/* of a peer; more are not looked at */
-
-enum level { LEVEL_NONE, LEVEL_READ, LEVEL_CHANGE };
+#define BACKLOG	 32
+#define OWNER_MS 5000		/* a predecessor's last work */
+#define GROUPS	 1024		/* of a peer; more are not looked at */
 
 static struct {			/* looked up once, before the process is confined */
 	gid_t read, change;
@@ -250,7 +245,7 @@ static bool in_group(gid_t own, const gid_t *groups, size_t n, bool have, gid_t 
 	return own == wanted;
 }
 
-static enum level level_of(int fd, uint32_t *ret_uid)
+enum control_level control_level_of(int fd, uint32_t *ret_uid)
 {
 	static gid_t groups[GROUPS];
 	socklen_t len = sizeof(struct ucred), size = sizeof(groups);
@@ -258,15 +253,15 @@ static enum level level_of(int fd, uint32_t *ret_uid)
 	size_t n = 0;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-		return LEVEL_NONE;
+		return CONTROL_NONE;
 	*ret_uid = peer.uid;
 	if (peer.uid == 0)
-		return LEVEL_CHANGE;
+		return CONTROL_CHANGES;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) == 0)
 		n = size / sizeof(groups[0]);
 	if (in_group(peer.gid, groups, n, who.have_change, who.change))
-		return LEVEL_CHANGE;
-	return in_group(peer.gid, groups, n, who.have_read, who.read) ? LEVEL_READ : LEVEL_NONE;
+		return CONTROL_CHANGES;
+	return in_group(peer.gid, groups, n, who.have_read, who.read) ? CONTROL_READS : CONTROL_NONE;
 }
 
 static bool group_of(const char *name, gid_t *ret)
@@ -394,112 +389,4 @@ int control_open(const char *path)
 	}
 	admit(path);
 	return fd;
-}
-
-/* The peer is ready for `events` within its time. */
-static bool wait_for(int fd, short events, struct mono end)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-	struct mono now = clock_mono();
-	uint64_t left = now.ns < end.ns ? (end.ns - now.ns) / NS_PER_MS : 0;
-
-	return left > 0 && poll(&p, 1, (int)MIN_OF(left, (uint64_t)SILENT_MS)) > 0;
-}
-
-/* Up to the newline or the peer's shutdown. Length, or -errno: -E2BIG, -ETIMEDOUT. */
-static ssize_t receive(int fd, char **buf, size_t max, struct mono end)
-{
-	size_t len = 0, size = 0;
-
-	for (;;) {
-		ssize_t n;
-
-		if (len == size) {
-			char *p = len < max ? realloc(*buf, size ? MIN_OF(size * 4, max) : MIN_OF(65536, max)) : NULL;
-
-			if (!p)
-				return len < max ? -ENOMEM : -E2BIG;
-			*buf = p;
-			size = size ? MIN_OF(size * 4, max) : MIN_OF(65536, max);
-		}
-		if (!wait_for(fd, POLLIN, end))
-			return -ETIMEDOUT;
-		n = recv(fd, *buf + len, size - len, 0);
-		if (n < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return (ssize_t)len;
-		len += (size_t)n;
-		if ((*buf)[len - 1] == '\n')
-			return (ssize_t)len - 1;
-	}
-}
-
-static void send_all(int fd, const char *text, size_t len, struct mono end)
-{
-	while (len > 0 && wait_for(fd, POLLOUT, end)) {
-		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
-
-		if (n < 0 && errno != EINTR && errno != EAGAIN)
-			return;	/* gone: its answer is nobody's */
-		if (n > 0) {
-			text += n;
-			len -= (size_t)n;
-		}
-	}
-}
-
-static void say(int fd, const char *error)
-{
-	char text[200];
-	int n = snprintf(text, sizeof(text), "{\"ok\":false,\"error\":\"%s\"}\n", error);
-
-	send_all(fd, text, (size_t)n, mono_add_s(clock_mono(), 1));
-}
-
-static struct mono in_ms(uint64_t ms)
-{
-	return (struct mono){ clock_mono().ns + ms * NS_PER_MS };
-}
-
-static void serve(int fd, struct control_ctx *ctx)
-{
-	uint32_t uid = UINT32_MAX;
-	enum level level = level_of(fd, &uid);
-	char *buf = NULL, *text;
-	size_t size = 0;
-	ssize_t n;
-
-	if (level == LEVEL_NONE) {
-		say(fd, "root or a member of group egressd may ask");
-		return;
-	}
-	n = receive(fd, &buf, level == LEVEL_CHANGE ? CONTROL_APPLY : CONTROL_REQUEST, in_ms(TOTAL_MS));
-	if (n < 0) {
-		ctx->malformed++;
-		if (n == -E2BIG)
-			say(fd, "request too long");
-		free(buf);
-		return;
-	}
-	text = control_request(ctx, buf, (size_t)n, uid, level == LEVEL_CHANGE, &size);
-	free(buf);
-	if (!text) {
-		say(fd, "out of memory");
-		return;
-	}
-	send_all(fd, text, size, in_ms(TOTAL_MS));
-	free(text);
-}
-
-void control_serve(int listen_fd, struct control_ctx *ctx)
-{
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-	if (fd < 0)
-		return;	/* gone again, or out of descriptors: the next turn tries again */
-	serve(fd, ctx);
-	close(fd);
 }

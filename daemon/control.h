@@ -3,11 +3,15 @@
  * [CT1] Who      SO_PEERCRED decides: uid 0 or a member of group egressd reads; uid 0 or of group egressd-admin reads and changes.
  *                Nobody else can connect (mode, and an ACL for the second group). Every change is logged with uid and reason.
  * [CT2] Bounds   a request is at most 64 KiB (apply: 2,304 KiB, which a policy of 1 MiB may take as JSON), nested at most 16 deep; a
- *                reply at most 4 MiB; a silent peer is dropped after one second. A malformed request is answered, and counted.
+ *                reply at most 4 MiB; a peer that sends or takes nothing for a second, or is not done in three, is dropped; the
+ *                time that requests take is not theirs. A malformed request is answered, and counted.
  * [CT3] Reads    show verbs read the area as data; slot numbers are range-checked.
+ * [CT4] Turns    nobody waits for a slow peer. Of whole requests one runs at a time: of who may change first, then the oldest. Readers have
+ *                three quarters of the places, a uid of theirs a quarter, and one reply on its way; who finds none is told, and closed.
  */
 #pragma once
 
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,7 +29,7 @@ struct control_lease_work {		/* of the engine */
 	uint64_t grants, raises, recalls;
 };
 
-struct control_ctx {			/* what the verbs need; filled by relay.c before each control_serve() */
+struct control_ctx {			/* what the verbs need; filled by relay.c before control_serve() */
 	const struct area *area;
 	const struct policy *policy;	/* in force; NULL: none yet */
 	const struct config *config;
@@ -57,7 +61,13 @@ int control_alone(const char *path) MUST_CHECK;
  * replaced. */
 int control_open(const char *path) MUST_CHECK;
 
-/* Accept one connection and serve it. */
+#define CONTROL_PEERS 64
+#define CONTROL_POLLS (1 + CONTROL_PEERS)
+
+/* For poll(2): the listening socket and the connections. How many; *ret_ms: control_serve() is due then, -1: when one is ready. */
+size_t control_polls(int listen_fd, struct pollfd p[CONTROL_POLLS], int *ret_ms);
+
+/* Accept, receive and send what can be without waiting, and serve at most one request. */
 void control_serve(int listen_fd, struct control_ctx *ctx);
 
 /* One request to its reply (malloc'd, newline-terminated); never NULL but for lack of memory. `change`: the peer may change.

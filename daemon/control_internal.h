@@ -35,6 +35,10 @@ struct control_verb {
 	int (*run)(struct control_call *q, struct json_t *reply);
 };
 
+enum control_level { CONTROL_NONE, CONTROL_READS, CONTROL_CHANGES };
+/* control.c: what the peer may, by its groups now; *ret_uid is kept when that cannot be told. */
+enum control_level control_level_of(int fd, uint32_t *ret_uid);
+
 /* control.c: values of the request. 0 or -EINVAL and why. Text must be there unless `optional` (then *ret is NULL). */
 int control_text(struct control_call *q, const char *key, size_t max, bool optional, const char **ret);
 int control_number(struct control_call *q, const char *key, uint64_t min, uint64_t max, bool optional, uint64_t *ret);

@@ -36,6 +36,7 @@
 
 #define SPOOL_CAP     (256ULL << 20)
 #define SNAPSHOT_S    60
+#define OWN_POLLS     5
 #define DECISION_MS   200	/* for an answer; then it is asked again each second */
 
 struct relay {
@@ -284,16 +285,21 @@ static void loop(struct relay *r, int timer, int sigfd)
 {
 	struct pollfd p[] = {
 		{ .fd = FD_BELL, .events = POLLIN }, { .fd = timer, .events = POLLIN },
-		{ .fd = r->control, .events = POLLIN }, { .fd = r->wake, .events = POLLIN },
-		{ .fd = sigfd, .events = POLLIN },   { .fd = FD_SUPER, .events = POLLIN },
+		{ .fd = FD_SUPER, .events = POLLIN }, { .fd = r->wake, .events = POLLIN },
+		{ .fd = sigfd, .events = POLLIN },
+		[OWN_POLLS + CONTROL_POLLS - 1] = { .fd = -1 },
 	};
+	struct pollfd *control = &p[OWN_POLLS];
 	struct signalfd_siginfo si;
 	char why[200];
 
 	for (;;) {
-		if (poll(p, ARRAY_SIZE(p), -1) < 0)
+		int ms;
+		const size_t n = control_polls(r->control, control, &ms);
+
+		if (poll(p, OWN_POLLS + n, ms) < 0)
 			continue;
-		if (p[5].revents)
+		if (p[2].revents)
 			return;	/* the supervisor is gone: one last snapshot */
 		if (p[4].revents && read(sigfd, &si, sizeof(si)) == sizeof(si)) {
 			if (si.ssi_signo != SIGHUP)
@@ -312,7 +318,7 @@ static void loop(struct relay *r, int timer, int sigfd)
 			drain(timer);
 			second(r);
 		}
-		if (p[2].revents)
+		if (n > 1 || control[0].revents)
 			serve(r);
 	}
 }

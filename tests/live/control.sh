@@ -2,7 +2,7 @@
 # egressctl against a running daemon: what it shows is what left, what it changes holds, who may, and policies by apply.
 set -euo pipefail
 . "$(dirname "$0")/lab.sh"
-lab_need jq socat setpriv
+lab_need jq socat setpriv python3
 lab_up
 # Groups of this gateway alone: ip netns lays /etc/netns/NAME over /etc for what it starts.
 down() {
@@ -168,6 +168,45 @@ code "and changes" 0 as 64002 observe --for 0s --reason INC-6
 grep -q 'uid 65534: observe ended.*INC-6' "$LAB_DIR/egressd.log" && ok "logged with that uid" || not_ok "no log line of uid 65534"
 code "a stranger gets no connection" 1 as 65534 status
 says "and is told why" 'member of group egressd' as 65534 status
+# Readers who ask for ever: 64 connections of one that drip, or do nothing but ask.
+cat >"$LAB_DIR/readers.py" <<'END'
+import os, socket, sys, threading, time
+os.setgroups([64001])
+os.setgid(65534)
+os.setuid(65534)
+def one():
+    while True:
+        try:
+            s = socket.socket(socket.AF_UNIX)
+            s.connect(sys.argv[1])
+            while sys.argv[2] == "drip":
+                s.send(b" ")
+                time.sleep(0.2)
+            s.send(b'{"verb":"findings"}\n')
+            while s.recv(65536):
+                pass
+        except OSError:
+            time.sleep(0.001)
+for i in range(64):
+    threading.Thread(target=one, daemon=True).start()
+time.sleep(60)
+END
+quickly() { # TEXT COMMAND...: done within two seconds
+	local text=$1 start=${EPOCHREALTIME/[.,]/} got=0
+	shift
+	"$@" >"$LAB_DIR/code.log" 2>&1 || got=$?
+	start=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
+	if [ $got = 0 ] && [ $start -lt 2000 ]; then ok "$text: $start ms"; else not_ok "$text: $start ms, exit code $got"; fi
+}
+for how in drip ask; do
+	lab_start readers gw python3 "$LAB_DIR/readers.py" "$LAB_DIR/run/control.sock" $how
+	sleep 1.5
+	quickly "amid readers who $how: root's status" ctl status
+	quickly "an admin's change" as 64002 observe --for 0s --reason INC-6
+	[ $how = ask ] || says "who has too many connections is told" 'too many connections at once' as 64001 status
+	quickly "another reader's status" setpriv --reuid 65533 --regid 65533 --groups 64001 "$EGRESSD_BUILD/egressctl" --socket "$LAB_DIR/run/control.sock" status
+	lab_stop readers
+done
 chmod 666 "$LAB_DIR/run/control.sock"	# whoever gets that far is still asked who he is
 says "nor an answer" 'root or a member of group egressd may ask' as 65534 status
 

@@ -599,6 +599,70 @@ out:
 	assert_int_equal(control_open("/dev/null"), -EEXIST);	/* never somebody else's file */
 }
 
+static int dial(const char *path)
+{
+	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
+	assert_true(fd >= 0 && connect(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	return fd;
+}
+
+static unsigned elapsed_ms(const struct timespec *since)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (unsigned)((t.tv_sec - since->tv_sec) * 1000 + (t.tv_nsec - since->tv_nsec) / 1000000);
+}
+
+/* [CT4] */
+static void test_slow_peers(void **state)
+{
+	struct client c = { .send = "{\"verb\":\"status\"}\n" };
+	struct pollfd p[CONTROL_POLLS];
+	struct timespec start;
+	int slow[CONTROL_PEERS], fd, more, ms;
+	char buf[200] = "";
+
+	(void)state;
+	if (geteuid() != 0)
+		return;
+	snprintf(c.path, sizeof(c.path), "/tmp/egressd-control-%d.sock", (int)getpid());
+	fd = control_open(c.path);
+	assert_true(fd >= 0);
+	assert_int_equal(control_polls(fd, p, &ms), 1);
+	assert_int_equal(ms, -1);
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (int i = 0; i < CONTROL_PEERS; i++) {
+		slow[i] = dial(c.path);
+		assert_int_equal(send(slow[i], " ", 1, 0), 1);
+		control_serve(fd, &w.ctx);
+		if (i == CONTROL_PEERS / 2)
+			talk(fd, &c);
+	}
+	assert_non_null(strstr(c.reply, "\"ok\":true"));
+	assert_true(elapsed_ms(&start) < 900);
+	assert_int_equal(control_polls(fd, p, &ms), CONTROL_POLLS);
+	assert_true(ms >= 0 && ms <= 1001);
+	more = dial(c.path);
+	control_serve(fd, &w.ctx);
+	assert_true(recv(more, buf, sizeof(buf) - 1, 0) > 0);
+	assert_non_null(strstr(buf, "too many connections"));
+	close(more);
+	while (control_polls(fd, p, &ms) > 1) {
+		poll(p, 0, ms);
+		control_serve(fd, &w.ctx);
+	}
+	assert_true(elapsed_ms(&start) < 2500);
+	assert_int_equal(w.ctx.malformed, CONTROL_PEERS);
+	for (int i = 0; i < CONTROL_PEERS; i++)
+		close(slow[i]);
+	close(fd);
+	unlink(c.path);
+}
+
 /* Under the service's filter chown() fails: it is not called where the group is right. */
 static void test_socket_group(void **state)
 {
@@ -663,6 +727,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_times, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_findings, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_slow_peers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket_group, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_socket_of_another, setup, teardown),
 	};
