@@ -283,11 +283,10 @@ static void drain(int fd)
 
 static void loop(struct relay *r, int timer, int sigfd)
 {
-	struct pollfd p[] = {
+	struct pollfd p[OWN_POLLS + CONTROL_POLLS] = {
 		{ .fd = FD_BELL, .events = POLLIN }, { .fd = timer, .events = POLLIN },
 		{ .fd = FD_SUPER, .events = POLLIN }, { .fd = r->wake, .events = POLLIN },
 		{ .fd = sigfd, .events = POLLIN },
-		[OWN_POLLS + CONTROL_POLLS - 1] = { .fd = -1 },
 	};
 	struct pollfd *control = &p[OWN_POLLS];
 	struct signalfd_siginfo si;
