@@ -19,7 +19,7 @@ int child_lift(int fd)
 	if (fd < 0)
 		return -errno;
 	up = fcntl(fd, F_DUPFD_CLOEXEC, CHILD_FD_FLOOR);
-	r = -errno;
+	r = errno == EINVAL ? -EMFILE : -errno;		/* the floor itself is above the limit */
 	close(fd);
 	return up < 0 ? r : up;
 }

@@ -217,7 +217,7 @@ static unsigned check_accounts(uint64_t *spent)
 
 static void while_charging(void **state)
 {
-	uint64_t spent[64] = { 0 }, gap;
+	uint64_t spent[64] = { 0 }, most = 0, gap;
 	char why[200];
 	pid_t pid[2];
 
@@ -239,7 +239,9 @@ static void while_charging(void **state)
 	engine_end(pid[0]);
 	engine_end(pid[1]);
 	policy_text = usual_policy;
-	assert_true(spent[0] > 100000);
+	for (size_t i = 0; i < ARRAY_SIZE(spent); i++)
+		most = MAX_OF(most, spent[i]);
+	assert_true(most > 100000);
 }
 
 /* One account, changed as fast as can be under its lock, at times with a pause amid the change: start by start to the new
