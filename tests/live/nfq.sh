@@ -113,7 +113,7 @@ one() {
 
 	before=$(counter forwarded packets)
 	start recv b "$flood" recv -n 1000 - 5000 10; local r=$last
-	start tool g "$tool" run -f gso -n 1000 0 10; local t=$last
+	start tool g "$tool" run -f gso -b 4000000 -n 1000 0 10; local t=$last
 	await bound 0; await hears 5000
 	in_ns a "$flood" send "$src" "$dst" 5000 4 100 "$pps" 1000 >/dev/null
 	wait $t $r
@@ -127,7 +127,7 @@ one() {
 		"$(get tool "indev, .outdev" | xargs)" "$f: devices"
 
 	before=$(counter local packets)
-	start tool g "$tool" run -n 500 0 10; t=$last
+	start tool g "$tool" run -b 4000000 -n 500 0 10; t=$last
 	await bound 0
 	in_ns g "$flood" send -m 0x10000011 "$own" "$dst" 5100 1 50 10000 500 >/dev/null
 	wait $t
@@ -135,14 +135,14 @@ one() {
 	is 0 "$(get tool indev)" "$f: a local packet has no incoming device"
 
 	start recv b "$flood" recv -i 1 - 5200 20; r=$last
-	start tool g "$tool" run -a drop -n 1000 0 10; t=$last
+	start tool g "$tool" run -b 4000000 -a drop -n 1000 0 10; t=$last
 	await bound 0; await hears 5200
 	in_ns a "$flood" send "$src" "$dst" 5200 4 100 "$pps" 1000 >/dev/null
 	wait $t $r
 	is "500 500" "$(get recv packets) $(get tool dropped)" "$f: every second one dropped, the others pass"
 
 	start recv b "$flood" recv -i 1 - 5300 20; r=$last
-	start tool g "$tool" run -a repeat:200 -n 700 0 10; t=$last
+	start tool g "$tool" run -b 4000000 -a repeat:200 -n 700 0 10; t=$last
 	await bound 0; await hears 5300
 	in_ns a "$flood" send "$src" "$dst" 5300 4 100 "$pps" 500 >/dev/null
 	wait $t $r
