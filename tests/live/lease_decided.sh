@@ -2,7 +2,7 @@
 # lease_decided.sh - decisions about a pair while it is leased, by hand and through Redis: when the answer is there, they hold. A block lets
 # nothing more pass. Of an allow: what had left before is the rules', what leaves after it is the allow's, to the byte, and when its budget
 # is used up the rules pay again.
-# Seconds: 35
+# Seconds: 50
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lease_lab.sh
@@ -28,7 +28,7 @@ begin() {
 	lab_redis flushall >/dev/null
 	fresh 1000 1000 block "redis={socket: $LAB_REDIS}"
 	lab_wait 5 ready || not_ok "no connection to Redis"
-	sending 4
+	sending 6	# the command must meet it, also where each step of ours takes half a second
 	midway
 }
 block() { # TEXT COMMAND...
