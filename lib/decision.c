@@ -246,7 +246,7 @@ static void begin(struct judge *j, struct area_dynamic *at, const struct area_dy
 	*at = *d;
 	at->dst = outside(&d->dst);
 	at->kind = DYNAMIC_NONE;
-	/* Release: pairs with the acquire in add_dynamic(). */
+	/* Release: pairs with the acquire in find_dynamic(). */
 	__atomic_store_n(&at->kind, kind, __ATOMIC_RELEASE);
 	judge_lists_changed(j);
 }
