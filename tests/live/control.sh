@@ -5,13 +5,6 @@ set -euo pipefail
 lab_need jq socat setpriv python3
 lab_up
 # Groups of this gateway alone: ip netns lays /etc/netns/NAME over /etc for what it starts.
-down() {
-	local r=$?
-	rm -rf "/etc/netns/$LAB-gw"
-	(exit $r) || lab_down	# which looks at the code
-	lab_down
-}
-trap down EXIT
 mkdir -p "/etc/netns/$LAB-gw"
 sed '/^egressd/d' /etc/group >"/etc/netns/$LAB-gw/group"
 printf 'egressd:x:64001:\negressd-admin:x:64002:\n' >>"/etc/netns/$LAB-gw/group"

@@ -278,6 +278,7 @@ lab_down() {
 			kill -KILL "$p" 2>/dev/null || true
 		done
 		ip netns del "$LAB-$s" 2>/dev/null || true
+		rm -rf "/etc/netns/$LAB-$s"	# where a test laid files over /etc: ip-netns(8)
 	done
 	rm -rf "$LAB_DIR"
 	exit $r

@@ -7,14 +7,7 @@ cd "$(dirname "$0")/../.." || exit 2
 . tests/live/lab.sh
 lab_need jq /usr/bin/python3
 lab_up
-etc=/etc/netns/$LAB-gw	# ip netns lays it over /etc for what it starts
-down() {
-	local r=$?
-	rm -rf "$etc"
-	(exit $r) || lab_down	# which looks at the code
-	lab_down
-}
-trap down EXIT
+etc=/etc/netns/$LAB-gw	# ip netns lays it over /etc for what it starts; lab_down takes it away
 flood=$EGRESSD_BUILD/tests/live/flood
 cat >"$LAB_DIR/policy.yaml" <<END
 version: 1
