@@ -351,6 +351,8 @@ static void get_account(struct restore *t, const struct snapshot_account *s)
 	c->rev_ns = shifted(c->rev_ns, t);
 	c->grant_until_ns = shifted_deadline(c->grant_until_ns, t);
 	c->blocked_until_ns = shifted_deadline(c->blocked_until_ns, t);
+	if (!(s->state & ACCOUNT_BLOCKED) && c->rule != ACCOUNT_DYNAMIC && t->h->observe_until_ns <= t->h->mono_ns)
+		c->blocked_until_ns = 0;	/* unblocked, by a version that kept the time */
 	mend_rings(&c->rings, s->spent);
 	if (t->old.ns != t->now.ns)
 		rebase(c, s->spent, t);

@@ -199,6 +199,28 @@ static void round_trip(void **state)
 	}
 }
 
+/* A version before kept the time of a block that somebody had ended: it does not come back. */
+static void ended_by_hand(void **state)
+{
+	unsigned ended = 0;
+	uint64_t gap;
+	char why[200];
+
+	(void)state;
+	populate();
+	for (uint32_t i = 0; i < before.j.area.h->accounts; i++)
+		if (table_is_full(&before.j.area.accounts, i) && before.j.area.account_cold[i].rule != ACCOUNT_DYNAMIC &&
+		    atomic_fetch_and(&before.j.area.account[i].state, ~(uint32_t)ACCOUNT_BLOCKED) & ACCOUNT_BLOCKED)
+			ended++;
+	assert_true(ended > 0);
+	write_it();
+	side_make(&after, PAIRS, 20 * NS_PER_S, before.wall_us + 91 * US_S);
+	assert_int_equal(restore(&gap, why), 0);
+	for (uint32_t i = 0; i < after.j.area.h->accounts; i++)
+		if (table_is_full(&after.j.area.accounts, i) && after.j.area.account_cold[i].rule != ACCOUNT_DYNAMIC)
+			assert_int_equal(after.j.area.account_cold[i].blocked_until_ns, 0);
+}
+
 /* The gap is told in words: from when to when. */
 static void gap_told(void **state)
 {
@@ -521,6 +543,7 @@ int main(void)
 {
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, folder_make, folder_remove)
 	const struct CMUnitTest tests[] = {
+		CASE(ended_by_hand),
 		CASE(round_trip), CASE(gap_told), CASE(blocks_go_on), CASE(ended_in_the_gap), CASE(observing_goes_on),
 		CASE(windows_age), CASE(phases), CASE(same_boot), CASE(wall_went_back), CASE(wall_far_ahead), CASE(empty),
 		CASE(larger_table), CASE(smaller_table),
