@@ -100,5 +100,6 @@ static inline int64_t seconds_until(const json_t *o, const char *key)
 	struct tm tm = { 0 };
 
 	assert_non_null(strptime(text_of(o, key), "%Y-%m-%dT%H:%M:%SZ", &tm));
-	return (int64_t)timegm(&tm) - (int64_t)time(NULL);
+	/* Not time(): its coarse clock may still be in the second before. */
+	return (int64_t)timegm(&tm) - (int64_t)(clock_wall_us() / 1000000);
 }

@@ -194,14 +194,14 @@ static void test_not_as_it_seems(void **state)
 	snprintf(w.ctx.policy_bad, sizeof(w.ctx.policy_bad), "policy.yaml:3:1: error: rulez: unknown key");
 	o = ask("{\"verb\":\"status\"}");
 	p = json_object_get(o, "policy");
-	assert_in_range(number_of(json_object_get(o, "engine"), "silent_s"), 12, 14);
-	assert_in_range(-seconds_until(p, "errors_since"), 60, 62);
+	assert_in_range(number_of(json_object_get(o, "engine"), "silent_s"), 12, 30);
+	assert_in_range(-seconds_until(p, "errors_since"), 60, 80);
 	assert_non_null(strstr(text_of(p, "error"), "rulez"));
 	json_decref(o);
 	o = ask("{\"verb\":\"blocks\"}");
-	assert_in_range(number_of(o, "engine_silent_s"), 12, 14);
+	assert_in_range(number_of(o, "engine_silent_s"), 12, 30);
 	assert_string_equal(text_of(o, "failure"), "closed");
-	assert_in_range(seconds_until(o, "observe_until"), 598, 600);
+	assert_in_range(seconds_until(o, "observe_until"), 580, 600);
 	assert_int_equal(json_array_size(json_object_get(o, "by_hand")), 1);
 	json_decref(o);
 }
@@ -444,8 +444,8 @@ static void test_kept(void **state)
 	assert_string_equal(text_of(k, "src"), "10.20.0.15");
 	assert_string_equal(text_of(k, "dest"), "203.0.113.9");
 	assert_int_equal(number_of(k, "refused_bytes"), 1000);
-	assert_in_range(number_of(k, "left_s"), 598, 600);
-	assert_in_range(seconds_until(k, "blocked_until"), 595, 601);
+	assert_in_range(number_of(k, "left_s"), 580, 600);
+	assert_in_range(seconds_until(k, "blocked_until"), 580, 601);
 	k = json_array_get(json_object_get(o, "kept"), 1);
 	assert_string_equal(text_of(k, "dest"), "*");
 	assert_true(json_is_null(json_object_get(k, "left_s")));
@@ -483,9 +483,9 @@ static void test_times(void **state)
 	o = ask("{\"verb\":\"blocks\"}");
 	a = account_of(o, "blocks", "pair-limit");
 	assert_non_null(a);
-	assert_in_range(seconds_until(a, "blocked_until"), 1795, 2 * 3600);
-	assert_in_range(-seconds_until(a, "blocked_since"), 0, 5);
-	assert_in_range(-seconds_until(a, "counting_since"), 100 * 86400 - 5, 100 * 86400 + 5);
+	assert_in_range(seconds_until(a, "blocked_until"), 1780, 2 * 3600);
+	assert_in_range(-seconds_until(a, "blocked_since"), 0, 20);
+	assert_in_range(-seconds_until(a, "counting_since"), 100 * 86400 - 5, 100 * 86400 + 20);
 	json_decref(o);
 	assert_in_range(clock_wall_of(mono_add_s(clock_mono(), 1000)) - clock_wall_us(), 999000000, 1001000000);
 }
