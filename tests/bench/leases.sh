@@ -16,6 +16,7 @@ cd "$(dirname "$0")/../.." || exit 2
 export EGRESSD_BUILD
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
+LAB_SUMS=none	# what counts would cost, too
 lab_need jq
 exec 5>&1 >&2
 lab_up

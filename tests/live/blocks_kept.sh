@@ -135,7 +135,7 @@ refuses sakura1 203.0.113.9 "they hold"
 refuses sakura2 203.0.113.10 "the host's, too"
 
 # others take everything away
-in_ns gw nft flush ruleset
+identity_flush
 again() { in_ns gw nft list ruleset | grep -q gate4 && [ "$(ctl --json blocks | jq .kept_total)" = 3 ]; }
 lab_wait 5 again && ok "others flush the tables: they are back" || not_ok "after a flush: $(ctl blocks)"
 sleep 1.2

@@ -25,6 +25,7 @@ sum_of() { jq '[.pairs[].packets] | add' <<<"$1"; }
 # kills TEXT COUNT LEASES [AGE]: of 150 pairs that are too slow for a lease each packet meets the queue; another host's are leased, where there are leases
 kills() {
 	local text=$1 count=$2 lasts=$(($2 / 2 + 100)) supervisor fds killed=0 engine='' next sent why packets low gap unseen
+	LAB_SUMS="$((2 * count * 1228)) 0"
 	lab_egressd_start "$LAB_DIR/policy.yaml" leases="$3" || exit 1
 	supervisor=$(lab_pid egressd)
 	fds=$(find "/proc/$supervisor/fd" -type l | wc -l)

@@ -13,6 +13,7 @@
 # [B1] Names     are unique to the calling shell, so several labs run at once.
 # [B2] Clean     lab_down runs on every way out (exit, error, INT, TERM): processes by their ids, then the namespaces, the folder.
 # [B3] Ids       every process started here has its id in $LAB_DIR/NAME.pid.
+# [B4] Sums      are asked for whenever egressd is asked to end: identity.sh. LAB_SUMS says what a test knows of them.
 # Cases are told to tests/run by ok, not_ok and skip; lab_done gives the exit code.
 
 LAB=eg$$
@@ -22,10 +23,13 @@ LAB_PATIENCE=1	# what lab_wait waits is so many times as long
 LAB_USER=	# egressd's, and how it becomes that: lab_egressd_as
 LAB_AS=()
 LAB_SPACES="sakura1 sakura2 gw outside vpn backup switch"
+LAB_SUMS="0 0"	# bytes that egressd may count above and below what left; own: the test asks itself; none: something else counts
 lab_failed=0
 lab_started=
 : "${EGRESSD_SRC:=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}"
 : "${EGRESSD_BUILD:=$EGRESSD_SRC/build}"
+# shellcheck source=tests/live/identity.sh
+. "$EGRESSD_SRC/tests/live/identity.sh"
 
 ok() { echo "ok - $*"; }
 not_ok() { echo "not ok - $*"; lab_failed=1; }
@@ -178,6 +182,7 @@ lab_up() {
 		echo "needs root: sudo make check"
 		exit 77
 	fi
+	lab_need jq
 	LAB_DIR=$(mktemp -d "${TMPDIR:-/tmp}/egressd-lab.XXXXXX")
 	chmod 755 "$LAB_DIR"
 	trap lab_down EXIT
@@ -268,6 +273,7 @@ lab_down() {
 			tail -n 15 "$f" | sed 's/^/# /'
 		done
 	fi
+	[ $r -ge 128 ] || lab_sums
 	for s in $lab_started; do	# what was started last ends first; nobody gets long
 		lab_stop "$s" TERM 2 || true
 	done
@@ -341,6 +347,12 @@ lab_egressd_start() {
 
 # The same configuration again (after lab_egressd_stop or a kill).
 lab_egressd_restart() {
+	local fresh=
+	if [ "$LAB_SUMS" != none ]; then	# what it remembers, the kernel does
+		identity_again=true
+		[ -n "$(ls -A "$LAB_DIR/state")" ] && in_ns gw nft list table inet identity >/dev/null 2>&1 || fresh=1
+		[ -z "$fresh" ] || identity_watch
+	fi
 	: >"$LAB_DIR/notify.out"
 	rm -f "$LAB_DIR/notify.sock"
 	lab_stop notify
@@ -349,6 +361,7 @@ lab_egressd_restart() {
 	[ -z "$LAB_USER" ] || chown "$LAB_USER" "$LAB_DIR/notify.sock"
 	NOTIFY_SOCKET=$LAB_DIR/notify.sock lab_start egressd gw "${LAB_AS[@]}" "$EGRESSD_BUILD/egressd" -c "$LAB_DIR/egressd.yaml"
 	lab_wait 10 lab_egressd_settled
+	[ -z "$fresh" ] || identity_begin
 	lab_egressd_ready || { lab_note "egressd did not become ready"; tail -n 15 "$LAB_DIR/egressd.log"; return 1; }
 }
 
@@ -366,9 +379,16 @@ lab_egressd_settled() { lab_egressd_ready || ! kill -0 "$(lab_pid egressd)" 2>/d
 # Whatever the test was about, sums add up when it ends: the engine looks when it is asked to stop.
 lab_egressd_stop() {
 	local r=0
+	[ "${1:-TERM}" != TERM ] || lab_sums
 	lab_stop egressd "${1:-TERM}" 10 || r=1
 	lab_added_up
 	return $r
+}
+
+lab_sums() {
+	case $LAB_SUMS in own | none) return ;; esac
+	# shellcheck disable=SC2086  # two words
+	! ctl status >/dev/null 2>&1 || lease_identity "as it ends" $LAB_SUMS
 }
 
 lab_added_up() {

@@ -6,8 +6,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
-# shellcheck source=tests/live/lease_identity.sh
-. tests/live/lease_identity.sh
+LAB_SUMS=own
+IDENTITY_PARTIAL=
 lab_need jq
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
@@ -41,9 +41,7 @@ fresh() {
 	in_ns gw nft delete table inet ref
 	in_ns gw nft -f - <<<"$keep_ref"
 	in_ns gw nft reset counter inet ref left >/dev/null
-	identity_watch
 	lab_egressd_start "$LAB_DIR/policy.yaml" >/dev/null || not_ok "egressd starts"
-	identity_begin
 }
 sending() { # SECONDS
 	in_ns sakura1 "$flood" send 10.20.0.15 203.0.113.11 9000 8 1200 8000 $(($1 * 8000)) >"$LAB_DIR/send.json" &

@@ -8,8 +8,8 @@ set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
-# shellcheck source=tests/live/lease_identity.sh
-. tests/live/lease_identity.sh
+LAB_SUMS=own
+IDENTITY_PARTIAL=
 lab_need jq
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
@@ -119,9 +119,7 @@ fresh() { # PER: a daemon without history
 	lab_egressd_stop
 	rm -rf "$LAB_DIR/state"
 	policy "$1"
-	identity_watch
 	lab_egressd_start "$LAB_DIR/policy.yaml" >/dev/null || not_ok "egressd starts"
-	identity_begin
 	in_ns gw nft 'flush chain inet ref after'
 	ran="all per $1, GSO $gso"
 }

@@ -132,7 +132,7 @@ grep -q "policy not reloaded, the one in force stays: egressctl check $LAB_DIR/p
 ctl status | grep -q 'policy 1' && ok "the old one stays" || not_ok "the old one is gone: $(ctl status | head -n 1)"
 good >"$LAB_DIR/policy.yaml"
 
-in_ns gw nft flush ruleset
+identity_flush
 back() { tables | grep -q egressd_keep; }
 lab_wait 2 back && ok "rules flushed by somebody are back" || not_ok "rules flushed by somebody do not come back"
 flushed() { grep -q "health: somebody removed or changed egressd's kernel rules" "$LAB_DIR/egressd.log"; }

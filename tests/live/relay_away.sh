@@ -51,7 +51,7 @@ lab_is "0 0 0" "$(health stream-ids) $(health rules-flushed) $(health restored)"
 flushed() { in_ns gw nft list table inet egressd_keep >/dev/null; }
 relay=$(lab_child relay)
 kill -STOP "$relay"
-in_ns gw nft flush ruleset
+identity_flush
 lab_wait 5 flushed || not_ok "the rules are not back"
 sleep 1.2
 next_relay || not_ok "no next relay"
