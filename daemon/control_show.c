@@ -31,22 +31,8 @@ void control_set(json_t *to, const char *key, json_t *value)
 json_t *control_json_text(const char *text)
 {
 	char out[1024];
-	size_t len = strlen(text), at = 0;
 
-	while (len > 0 && at + 5 < sizeof(out)) {
-		unsigned n = utf8_printable(text, len);
-
-		if (n == 0) {
-			at += (size_t)snprintf(out + at, sizeof(out) - at, "\\x%02x", (unsigned char)*text);
-			n = 1;
-		} else {
-			memcpy(out + at, text, n);
-			at += n;
-		}
-		text += n;
-		len -= n;
-	}
-	return json_stringn(out, at);
+	return json_stringn(out, utf8_escape(text, strlen(text), out, sizeof(out)));
 }
 
 void control_set_text(json_t *to, const char *key, const char *text)

@@ -226,7 +226,7 @@ static int take_decisions(struct courier *c)
 	return 1;
 }
 
-/* FAULTS 16 */
+/* A stream that ends before what was acknowledged was emptied, or belongs to another server. */
 static int notice_wipe(struct courier *c)
 {
 	uint64_t top = 0;

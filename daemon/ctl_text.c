@@ -17,17 +17,13 @@ static bool zoned;	/* clock times are in a policy's zone: say in which */
 static void put(FILE *to, const char *text)
 {
 	size_t len = strlen(text);
+	unsigned took;
 
-	while (len > 0) {
-		unsigned n = utf8_printable(text, len);
+	for (; len > 0; text += took, len -= took) {
+		char piece[5];
+		unsigned n = utf8_show(text, len, piece, &took);
 
-		if (n)
-			fwrite(text, 1, n, to);
-		else
-			fprintf(to, "\\x%02x", (unsigned char)*text);
-		n = n ? n : 1;
-		text += n;
-		len -= n;
+		fwrite(piece, 1, n, to);
 	}
 }
 

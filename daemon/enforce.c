@@ -34,7 +34,7 @@ static uint32_t ifindex_of(const struct engine *e, const char *name)
 	return ioctl(e->ioctl_fd, SIOCGIFINDEX, &q) == 0 ? (uint32_t)q.ifr_ifindex : 0;
 }
 
-/* Devices come and go (FAULTS 11): resolved anew every second; workers may read an entry as it changes, so one store each. */
+/* Devices come and go: resolved anew every second; workers may read an entry as it changes, so one store each. */
 static void resolve_ifaces(const struct engine *e, struct engine_policy *p)
 {
 	uint32_t n = 0;

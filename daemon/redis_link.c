@@ -62,28 +62,9 @@ static void begin(struct redis_link *l)
 	l->deadline_ns = wire_clock_ns() + l->timeout_ms * 1000000ull;
 }
 
-static void set_error(struct redis_link *l, const char *text, size_t len)
-{
-	size_t at = 0;
-
-	for (size_t i = 0; i < len && at + 5 < sizeof(l->error);) {
-		unsigned n = utf8_printable(text + i, len - i);
-
-		if (n) {
-			memcpy(l->error + at, text + i, n);
-			at += n;
-			i += n;
-		} else {
-			l->error[at++] = '?';
-			i++;
-		}
-	}
-	l->error[at] = '\0';
-}
-
 static enum redis_class broken(struct redis_link *l, const char *text, enum redis_class class)
 {
-	set_error(l, text, strlen(text));
+	utf8_escape(text, strlen(text), l->error, sizeof(l->error));
 	wire_close(l->wire);
 	return class;
 }
@@ -115,7 +96,7 @@ static const struct known_error {
 
 static enum redis_class refused(struct redis_link *l, const struct wire_reply *r)
 {
-	set_error(l, r->text, r->text_len);
+	utf8_escape(r->text, r->text_len, l->error, sizeof(l->error));
 	for (size_t i = 0; i < ARRAY_SIZE(known_error); i++) {
 		const struct known_error *k = &known_error[i];
 
@@ -363,7 +344,7 @@ static enum redis_class store(struct redis_link *l, uint64_t seq, const char *al
 	if (*ret_top == UINT64_MAX) {
 		static const char used_up[] = "the alert stream's ids are used up: rename or delete it";
 
-		set_error(l, used_up, sizeof(used_up) - 1);
+		utf8_escape(used_up, sizeof(used_up) - 1, l->error, sizeof(l->error));
 		return REDIS_OPERATOR;
 	}
 	/* Above a foreign top, keyed by our seq as the second half: the same alert again finds itself there. */

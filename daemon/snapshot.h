@@ -5,7 +5,7 @@
  * [SN1] Whole    written to a temporary file, fsync, rename, directory fsync; the previous one stays as NAME.1. What a kill
  *                leaves of the temporary file is never read and the next writing takes its place.
  * [SN2] Checked  BLAKE2b-256 over everything; a torn, flipped or unreadable file is refused whole (-EBADMSG), and the
- *                previous is tried (FAULTS 22). Another layout version is refused with a clear text (-EPROTO, FAULTS 40).
+ *                previous is tried. Another layout version is refused with a clear text (-EPROTO).
  * [SN3] Bounds   ages of buckets are kept by the wall clock, the gap counts as time without bytes and is told. A wall clock
  *                that went back counts as no time passed (never late). In the same boot the boot clock tells the gap, unless the wall
  *                clock says one shorter by a minute (time_namespaces(7)).

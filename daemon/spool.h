@@ -6,7 +6,7 @@
  *                 fails forgets nothing: all that was appended since the last good one is written again, to another file. What an
  *                 earlier process left is written again too before it counts: its last sync may have failed.
  * [S2] Torn       a record cut or flipped anywhere is found by its checksum, at open or when it is read; what follows it in that
- *                 segment is dropped, earlier records stand (FAULTS 22). Counted exactly where a later segment tells by its seqs;
+ *                 segment is dropped, earlier records stand. Counted exactly where a later segment tells by its seqs;
  *                 at the end of the last one nothing tells, there it counts as one: at least.
  * [S3] Order      records are read back in the order appended; seq rises by one each.
  * [S4] Cap        at most `cap` bytes: the oldest acknowledged segments go first; if unacknowledged ones must go, that is counted

@@ -19,29 +19,6 @@ void diag_init(struct diag_list *l, const char *file, const char *source, size_t
 	l->source_len = source_len;
 }
 
-/* [D2] */
-static void escape(const char *in, size_t len, char *out, size_t size)
-{
-	size_t at = 0;
-
-	for (size_t i = 0; i < len;) {
-		unsigned n = utf8_printable(in + i, len - i);
-
-		if (n && at + n < size) {
-			memcpy(out + at, in + i, n);
-			at += n;
-			i += n;
-		} else if (!n && at + 4 < size) {
-			snprintf(out + at, 5, "\\x%02x", (unsigned char)in[i]);
-			at += 4;
-			i++;
-		} else {
-			break;
-		}
-	}
-	out[at] = '\0';
-}
-
 /* Without a character that the end cuts in two. */
 static size_t whole_characters(const char *p, size_t len)
 {
@@ -84,8 +61,8 @@ void diag_add(struct diag_list *l, uint32_t line, uint32_t col, const char *hint
 	va_start(ap, fmt);
 	n = vsnprintf(raw, sizeof(raw), fmt, ap);
 	va_end(ap);
-	escape(raw, n < (int)sizeof(raw) ? strlen(raw) : whole_characters(raw, strlen(raw)), d->text, sizeof(d->text));
-	escape(hint ? hint : "", hint ? strlen(hint) : 0, d->hint, sizeof(d->hint));
+	utf8_escape(raw, n < (int)sizeof(raw) ? strlen(raw) : whole_characters(raw, strlen(raw)), d->text, sizeof(d->text));
+	utf8_escape(hint ? hint : "", hint ? strlen(hint) : 0, d->hint, sizeof(d->hint));
 }
 
 static bool diag_after(const struct diag *a, const struct diag *b)
@@ -128,7 +105,7 @@ static const char *source_line(const struct diag_list *l, uint32_t line, size_t 
 	return p;
 }
 
-/* Columns that the first `chars` characters take as escape() shows them: a place counts characters, a terminal does not. */
+/* Columns that the first `chars` characters take as utf8_escape() shows them: a place counts characters, a terminal does not. */
 static int columns(const char *p, size_t len, uint32_t chars)
 {
 	int sum = 0;
@@ -187,7 +164,7 @@ int diag_format(const struct diag_list *l, uint32_t i, char *buf, size_t size)
 	shown = before_secret(source, len);
 	if (shown < len)
 		rest = " ...";
-	escape(source, shown, line, sizeof(line));
+	utf8_escape(source, shown, line, sizeof(line));
 	return snprintf(buf, size, "%s:%u:%u: error: %s\n    %s%s\n    %*s^%s%s\n", l->file, d->line, d->col, d->text, line, rest,
 			columns(source, shown, d->col ? d->col - 1 : 0), "", d->hint[0] ? " " : "", d->hint);
 }

@@ -57,21 +57,15 @@ struct line {
 
 static void put(struct line *l, const char *text, size_t len)
 {
-	for (size_t i = 0; i < len;) {
-		unsigned n = utf8_printable(text + i, len - i);
-		char hex[5];
+	unsigned took;
 
-		if (n) {
-			if (l->at + n < l->size)
-				memcpy(l->buf + l->at, text + i, n);
-			l->at += n;
-			i += n;
-			continue;
-		}
-		snprintf(hex, sizeof(hex), "\\x%02x", (unsigned char)text[i++]);
-		if (l->at + 4 < l->size)
-			memcpy(l->buf + l->at, hex, 4);
-		l->at += 4;
+	for (size_t i = 0; i < len; i += took) {
+		char piece[5];
+		unsigned n = utf8_show(text + i, len - i, piece, &took);
+
+		if (l->at + n < l->size)
+			memcpy(l->buf + l->at, piece, n);
+		l->at += n;
 	}
 }
 

@@ -1,7 +1,7 @@
 /* finding.h - what is reported: one (rule, subject), its numbers with bounds, and its JSON.
  *
  * The JSON is one object, EVE-shaped, at most FINDING_JSON_MAX bytes, as config/alert.schema.json says; 64-bit ids are
- * strings; every text is valid UTF-8 with control characters escaped (FAULTS 34).
+ * strings; every text is valid UTF-8 with control characters escaped.
  */
 #pragma once
 

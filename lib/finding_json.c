@@ -10,25 +10,12 @@
 
 #define SCHEMA "egress.alert/1"
 
-/* Any bytes as valid UTF-8: what is not printable becomes \xNN text. */
+/* Any bytes as valid UTF-8. */
 static json_t *text(const char *s)
 {
 	char out[1024];
-	size_t at = 0, len = strlen(s);
 
-	for (size_t i = 0; i < len && at + 5 < sizeof(out);) {
-		unsigned n = utf8_printable(s + i, len - i);
-
-		if (n) {
-			memcpy(out + at, s + i, n);
-			at += n;
-			i += n;
-		} else {
-			snprintf(out + at, 5, "\\x%02x", (unsigned char)s[i++]);
-			at += 4;
-		}
-	}
-	return json_stringn(out, at);
+	return json_stringn(out, utf8_escape(s, strlen(s), out, sizeof(out)));
 }
 
 static json_t *text_or_null(const char *s)

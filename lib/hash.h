@@ -1,7 +1,7 @@
 /* hash.h - keyed hash for every table: SipHash-2-4 (Aumasson, Bernstein 2012) by libsodium.
  *
  * [H1] The key is 16 random bytes, drawn once when the memory area is made; who does not know it cannot build
- *      collisions (FAULTS 28). Two starts of the daemon differ.
+ *      collisions. Two starts of the daemon differ.
  * [H2] hash_keys() and hash_bytes() of the same bytes are equal, on every CPU.
  */
 #pragma once

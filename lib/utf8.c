@@ -1,6 +1,9 @@
 /* utf8.c - see utf8.h. */
 #include "utf8.h"
 
+#include <stdio.h>
+#include <string.h>
+
 unsigned utf8_decode(const char *s, size_t len, uint32_t *ret_code)
 {
 	static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
@@ -42,6 +45,36 @@ unsigned utf8_printable(const char *p, size_t len)
 	if (n == 0 || c < 0x20 || (c >= 0x7f && c <= 0x9f) || utf8_is_bidi(c) || c == 0x2028 || c == 0x2029)
 		return 0;
 	return (c & 0xfffe) == 0xfffe || (c >= 0xfdd0 && c <= 0xfdef) || c == 0xfeff ? 0 : n;
+}
+
+unsigned utf8_show(const char *p, size_t len, char out[static 5], unsigned *ret_took)
+{
+	unsigned n = utf8_printable(p, len);
+
+	*ret_took = n ? n : 1;
+	if (n)
+		memcpy(out, p, n);
+	else
+		n = (unsigned)snprintf(out, 5, "\\x%02x", (unsigned char)*p);
+	return n;
+}
+
+size_t utf8_escape(const char *p, size_t len, char *out, size_t size)
+{
+	size_t at = 0;
+	unsigned took;
+
+	for (size_t i = 0; i < len; i += took) {
+		char piece[5];
+		unsigned n = utf8_show(p + i, len - i, piece, &took);
+
+		if (at + n >= size)
+			break;
+		memcpy(out + at, piece, n);
+		at += n;
+	}
+	out[at] = '\0';
+	return at;
 }
 
 unsigned utf8_columns(uint32_t c)

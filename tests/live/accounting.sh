@@ -2,7 +2,7 @@
 # accounting.sh - mixed traffic through the gateway: bytes and packets of every pair, as `egressctl why` says them, equal a counter
 # of our own at the hook, 0 difference. TCP by super-packets and by segments, UDP, fragments, ICMP and ICMP errors, other
 # protocols, IPv6, pushes and pulls, blocked pairs, behind masquerading, untracked, the gateway itself, sources that are nobody's.
-# FAULTS rows 32, 33 and 36. The second round needs connection tracking, and then fragments come reassembled.
+# The second round needs connection tracking, and then fragments come reassembled.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # blind.sh - the engine hangs while more is sent than its queue holds, failure: open. Its successor's alert says since when and until
-# when nobody judged, and how many packets passed meanwhile, as the kernel counted them. FAULTS row 4.
+# when nobody judged, and how many packets passed meanwhile, as the kernel counted them.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

@@ -1,7 +1,6 @@
 #!/bin/bash
 # faults_traffic.sh - faults beside running traffic, through the whole daemon: forged marks, address translation, a device made
 # anew, a queue that overflows, an engine and a single worker that hang, a limit tightened in mid-transfer.
-# FAULTS rows 4, 5, 11, 33, 35, 38 (without leases).
 # Seconds: 50
 set -u
 cd "$(dirname "$0")/../.." || exit 2

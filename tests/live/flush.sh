@@ -1,6 +1,6 @@
 #!/bin/bash
 # flush.sh - others remove our rules and blocks under 1,000 packets a second: back in < 1 s each time and told once, no total in
-# status ever falls, and egress is what was received but for a second a removal; also while no engine runs. FAULTS 9.
+# status ever falls, and egress is what was received but for a second a removal; also while no engine runs.
 # Alone: rules must be back within a second.
 set -u
 cd "$(dirname "$0")/../.." || exit 2

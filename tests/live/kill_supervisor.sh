@@ -1,7 +1,6 @@
 #!/bin/bash
 # kill_supervisor.sh - `kill -9` of the supervisor without a service manager that keeps descriptors: blocks hold, what passes is
 # counted unseen (or dropped when failure is closed), a restart adopts the tables and restores the sums; a stop removes all.
-# FAULTS row 3.
 # Seconds: 70
 set -u
 cd "$(dirname "$0")/../.." || exit 2

@@ -1,6 +1,6 @@
 #!/bin/bash
 # redis.sh - findings on their way out, with a real server: subscriber and stream, relay killed, Redis hung, dead, wiped and refusing;
-# one entry per alert_id and none missing; decisions applied within the local policy's bounds and answered once. FAULTS 2, 12-16.
+# one entry per alert_id and none missing; decisions applied within the local policy's bounds and answered once.
 # Seconds: 71
 set -u
 cd "$(dirname "$0")/../.." || exit 2

@@ -1,7 +1,7 @@
 #!/bin/bash
 # redis_backlog.sh - 10,050 findings that Redis did not get when they were made: it is away, then refuses, then hangs, then dies in the
 # middle of taking them, and the relay is killed twice meanwhile. Afterwards the stream has each once and none is missing, and no
-# packet noticed. FAULTS 2, 12-14. It takes 201 rules of 50 senders each: of more findings of one rule a summary would stand for the rest.
+# packet noticed. It takes 201 rules of 50 senders each: of more findings of one rule a summary would stand for the rest.
 # Seconds: 66
 set -u
 cd "$(dirname "$0")/../.." || exit 2

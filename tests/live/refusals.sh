@@ -1,7 +1,7 @@
 #!/bin/bash
 # refusals.sh - a start that cannot succeed: each error once and with what to do, exit code 1, no restart storm, nothing left
 # behind; a running egressd and its rules are not touched by it. Then what a running one survives: a bad policy at reload, rules
-# flushed by others, a hung engine. FAULTS rows 7, 9, 19 and "bad input".
+# flushed by others, a hung engine.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # upgrade.sh - `kill -9` and a restart of the supervisor under a service manager that keeps its descriptors: nothing lost, nothing unseen, sums
-# and blocks as they were. FAULTS row 3. A hanging engine is replaced before that manager's patience ends.
+# and blocks as they were. A hanging engine is replaced before that manager's patience ends.
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh

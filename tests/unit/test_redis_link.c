@@ -553,7 +553,7 @@ static void errors_are_printable(void **state)
 
 	(void)state;
 	assert_int_equal(alert(l, 1, "a"), REDIS_RETRY);
-	assert_string_equal(redis_link_error(l), "OOM ?[31m? caf\xc3\xa9 ?");
+	assert_string_equal(redis_link_error(l), "OOM \\x1b[31m\\x01 caf\xc3\xa9 \\xff");
 	done(l);
 }
 

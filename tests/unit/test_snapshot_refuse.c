@@ -161,7 +161,6 @@ static void forge(int fd, size_t size, size_t at, const void *bytes, size_t len)
 	free(mem);
 }
 
-/* (FAULTS 40) */
 static void other_version(void **state)
 {
 	static const uint32_t layouts[] = { 0, SNAPSHOT_LAYOUT - 1, SNAPSHOT_LAYOUT + 1, UINT32_MAX };
