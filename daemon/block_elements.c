@@ -40,15 +40,13 @@ static struct prefix out_prefix(const struct account_key *k)
 /* Addresses of an account's inside part: one, or all of a named host. */
 static size_t inside_addresses(const struct policy *p, const uint8_t in[16], struct addr *to, size_t max)
 {
-	static const uint8_t zero[12];
 	uint32_t uid;
 	size_t n = 0;
 
-	if (memcmp(in, zero, sizeof(zero)) != 0) {
+	if (!policy_in_is_uid(in, &uid)) {
 		to[0] = addr_from_v6(in);
 		return 1;
 	}
-	memcpy(&uid, in + 12, sizeof(uid));
 	for (uint32_t i = 0; i < p->h->nhost_addrs && n < max; i++)
 		if (p->host[p->host_addr[i].host].uid == uid)
 			to[n++] = p->host_addr[i].addr;

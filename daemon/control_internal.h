@@ -66,8 +66,6 @@ bool control_in_is(const struct policy *p, const struct control_name *n, const u
 /* exit: of the pair or account, index + 1. */
 bool control_out_is(const struct control_name *n, const uint8_t out[8], uint8_t family, uint8_t exit);
 struct addr control_out_addr(const uint8_t out[8], uint8_t family);	/* an IPv6 one: first of its /64 */
-/* Named host of an account's or a pair's inside bytes, -1. */
-int control_host_of(const struct policy *p, const uint8_t in[16]);
 /* "file01", "10.20.0.15", "gateway", group or clause: an account's subject for people. */
 const char *control_subject(const struct policy *p, const struct account_key *k, const struct policy_rule *r,
 			    char buf[CONFIG_PATH]);

@@ -173,21 +173,13 @@ int control_name_out(struct control_call *q, const char *text, struct control_na
 	return 0;
 }
 
-static bool is_uid(const uint8_t in[16], uint32_t *ret)
-{
-	static const uint8_t zero[12];
-
-	memcpy(ret, in + 12, sizeof(*ret));
-	return memcmp(in, zero, sizeof(zero)) == 0;
-}
-
 bool control_in_is(const struct policy *p, const struct control_name *n, const uint8_t in[16])
 {
 	struct addr a = addr_from_v6(in);
 	uint32_t uid;
 
-	if (is_uid(in, &uid)) {
-		int host = p ? control_host_of(p, in) : -1;
+	if (policy_in_is_uid(in, &uid)) {
+		int host = p ? policy_host_of_in(p, in) : -1;
 
 		if (host < 0 || host == n->host)
 			return host >= 0;
@@ -232,19 +224,6 @@ bool control_out_is(const struct control_name *n, const uint8_t out[8], uint8_t 
 	return false;
 }
 
-int control_host_of(const struct policy *p, const uint8_t in[16])
-{
-	struct addr a = addr_from_v6(in);
-	uint32_t uid;
-
-	if (!is_uid(in, &uid))
-		return policy_src_of(p, &a)->host;
-	for (uint32_t i = 0; i < p->h->nhosts; i++)
-		if (p->host[i].uid == uid)
-			return (int)i;
-	return -1;
-}
-
 const char *control_subject(const struct policy *p, const struct account_key *k, const struct policy_rule *r,
 			    char buf[CONFIG_PATH])
 {
@@ -257,7 +236,7 @@ const char *control_subject(const struct policy *p, const struct account_key *k,
 		return buf;
 	}
 	if (p)
-		host = control_host_of(p, k->in);
+		host = policy_host_of_in(p, k->in);
 	snprintf(buf, CONFIG_PATH, "%s", host >= 0 ? policy_string(p, p->host[host].name) : pair_in_format(k->in, in));
 	return buf;
 }

@@ -129,7 +129,7 @@ static const char *sender(const struct control_call *q, uint32_t slot, char buf[
 {
 	const struct policy *p = q->ctx->policy;
 	const uint8_t *in = q->ctx->area->pair[slot].key.in;
-	int host = p ? control_host_of(p, in) : -1;
+	int host = p ? policy_host_of_in(p, in) : -1;
 
 	return host >= 0 ? policy_string(p, p->host[host].name) : pair_in_format(in, buf);
 }

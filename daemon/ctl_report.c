@@ -151,20 +151,14 @@ static const char *skip_name(unsigned skip)
 /* Address, named host, group, or "total". */
 static const char *subject_name(const struct policy *p, const struct report_alert *a, char buf[ADDR_STRLEN])
 {
-	static const uint8_t zero[12];
-	uint32_t uid;
+	int host;
 
 	if (a->subject.kind == SUBJECT_TOTAL)
 		return "total";
 	if (a->subject.kind == SUBJECT_GROUP)
 		return a->rule == ACCOUNT_NO_RULE ? "group" : policy_string(p, p->rule[a->rule].group_name);
-	if (memcmp(a->subject.in, zero, sizeof(zero)) == 0) {
-		memcpy(&uid, a->subject.in + 12, sizeof(uid));
-		for (uint32_t i = 0; i < p->h->nhosts; i++)
-			if (p->host[i].uid == uid)
-				return policy_string(p, p->host[i].name);
-	}
-	return pair_in_format(a->subject.in, buf);
+	host = policy_host_of_in(p, a->subject.in);
+	return host >= 0 ? policy_string(p, p->host[host].name) : pair_in_format(a->subject.in, buf);
 }
 
 static void format_time(uint64_t wall_ns, char buf[40])

@@ -11,27 +11,6 @@
 
 static const char *const kinds[] = { "", "pair", "host", "group", "total" };
 
-static bool is_uid(const uint8_t in[16])
-{
-	static const uint8_t zero[12];
-
-	return memcmp(in, zero, sizeof(zero)) == 0;
-}
-
-static int host_of(const struct policy *p, const uint8_t in[16])
-{
-	struct addr a = addr_from_v6(in);
-	uint32_t uid;
-
-	if (!is_uid(in))
-		return policy_src_of(p, &a)->host;
-	memcpy(&uid, in + 12, sizeof(uid));
-	for (uint32_t i = 0; i < p->h->nhosts; i++)
-		if (p->host[i].uid == uid)
-			return (int)i;
-	return -1;
-}
-
 /* Place of the account among those that the pair pays, contracts first; -1. */
 static int place_of(const struct area *a, uint32_t slot, uint32_t pair, unsigned *ret_contracts)
 {
@@ -68,7 +47,8 @@ static bool is_pseudo(const uint8_t in[16])
 static void put_address(const struct account_cold *c, const uint8_t in[16], char buf[ADDR_STRLEN])
 {
 	static const struct addr none;
-	struct addr a = is_uid(in) || is_pseudo(in) ? c->flow_src : addr_from_v6(in);
+	uint32_t uid;
+	struct addr a = policy_in_is_uid(in, &uid) || is_pseudo(in) ? c->flow_src : addr_from_v6(in);
 
 	buf[0] = '\0';
 	if (addr_cmp(&a, &none) != 0)
@@ -78,7 +58,7 @@ static void put_address(const struct account_cold *c, const uint8_t in[16], char
 /* As egressctl takes it: a host of the policy, gateway, unlisted, others or an address. */
 static void put_name(const struct policy *p, const uint8_t in[16], char buf[FINDING_TEXT])
 {
-	int host = host_of(p, in);
+	int host = policy_host_of_in(p, in);
 	char text[ADDR_STRLEN];
 
 	snprintf(buf, FINDING_TEXT, "%s", host >= 0 ? policy_string(p, p->host[host].name) : pair_in_format(in, text));
@@ -88,7 +68,7 @@ static void fill_subject(const struct area *a, const struct policy *p, const str
 			 struct finding *f)
 {
 	const struct account_key *k = &a->account[slot].key;
-	int host = k->kind == SUBJECT_PAIR || k->kind == SUBJECT_HOST ? host_of(p, k->in) : -1;
+	int host = k->kind == SUBJECT_PAIR || k->kind == SUBJECT_HOST ? policy_host_of_in(p, k->in) : -1;
 
 	snprintf(f->subject_kind, sizeof(f->subject_kind), "%s", kinds[k->kind <= SUBJECT_TOTAL ? k->kind : 0]);
 	if (k->kind == SUBJECT_GROUP || k->kind == SUBJECT_TOTAL) {
@@ -169,7 +149,7 @@ static void add_top(struct finding *f, const struct area *a, const struct policy
 	} else {
 		f->ntop++;
 	}
-	if (is_pseudo(x->key.in) || host_of(p, x->key.in) >= 0)
+	if (is_pseudo(x->key.in) || policy_host_of_in(p, x->key.in) >= 0)
 		put_name(p, x->key.in, t.name);
 	if (!is_pseudo(x->key.in))
 		pair_in_format(x->key.in, t.src_ip);

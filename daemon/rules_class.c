@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "prefix_set.h"
+
 typedef unsigned __int128 u128;
 
 struct edge {
@@ -33,11 +35,6 @@ static struct addr address(u128 n)
 struct addr rules_addr_next(const struct addr *a)
 {
 	return address(number(a) + 1);
-}
-
-static bool prefix_is_v4(const struct prefix *p)
-{
-	return p->len >= 96 && addr_is_v4(&p->addr);
 }
 
 static int edge_order(const void *x, const void *y)

@@ -9,14 +9,12 @@
 /* Inside part of an account's subject against a source prefix: an address, or the uid of a named host. */
 static bool in_matches(const struct judge *j, const uint8_t in[16], const struct prefix *src)
 {
-	static const uint8_t zero[12];
 	struct addr a = addr_from_v6(in);
 	uint32_t uid;
 	int host;
 
-	if (memcmp(in, zero, sizeof(zero)) != 0)
+	if (!policy_in_is_uid(in, &uid))
 		return prefix_contains(src, &a);
-	memcpy(&uid, in + 12, sizeof(uid));
 	host = j->policy ? policy_src_of(j->policy, &src->addr)->host : -1;
 	return host >= 0 && j->policy->host[host].uid == uid;
 }

@@ -17,22 +17,15 @@ void subject_in(const struct policy *p, unsigned kind, const uint8_t in[16], int
 		memcpy(ret, in, 16);
 }
 
-static bool is_named(const uint8_t in[16])
-{
-	static const uint8_t none[12];
-
-	return memcmp(in, none, sizeof(none)) == 0;
-}
-
 /* Whoever can make up addresses makes accounts: the last sixteenth is not for pairs, but for what those of a host share, and the last
  * sixty-fourth for nobody but named hosts, groups, and those of a rule that find no room. */
 static bool room_for(const struct table *t, const struct account_key *k)
 {
-	uint32_t cap = table_capacity(t), kept = 0;
+	uint32_t cap = table_capacity(t), kept = 0, uid;
 
 	if (k->kind == SUBJECT_PAIR && !account_is_shared(k))
 		kept = cap / 16;
-	else if (!is_named(k->in) && memcmp(k->in, pair_others.b, sizeof(k->in)) != 0)
+	else if (!policy_in_is_uid(k->in, &uid) && memcmp(k->in, pair_others.b, sizeof(k->in)) != 0)
 		kept = cap / 64;
 	/* Relaxed: a few more or less do not matter. */
 	return atomic_load_explicit(&t->state->live, memory_order_relaxed) < cap - kept;

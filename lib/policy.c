@@ -144,6 +144,19 @@ int policy_host_by_name(const struct policy *p, const char *name)
 	return addr_parse(name, &a) == 0 ? policy_src_of(p, &a)->host : -1;
 }
 
+int policy_host_of_in(const struct policy *p, const uint8_t in[16])
+{
+	struct addr a = addr_from_v6(in);
+	uint32_t uid;
+
+	if (!policy_in_is_uid(in, &uid))
+		return policy_src_of(p, &a)->host;
+	for (uint32_t i = 0; i < p->h->nhosts; i++)
+		if (p->host[i].uid == uid)
+			return (int)i;
+	return -1;
+}
+
 int policy_rule_by_uid(const struct policy *p, uint32_t uid)
 {
 	for (uint32_t i = 0; i < p->h->nrules; i++)

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "account.h"
 #include "addr.h"
@@ -230,6 +231,17 @@ static inline uint64_t policy_least_limit(const struct policy_rule *r)
 
 /* Named host of a name or address; -1. */
 int policy_host_by_name(const struct policy *p, const char *name);
+/* Whether an account's inside bytes (account.h) are the uid of a host or group, or none, not an address. */
+static inline bool policy_in_is_uid(const uint8_t in[16], uint32_t *ret_uid)
+{
+	static const uint8_t zero[12];
+
+	memcpy(ret_uid, in + sizeof(zero), sizeof(*ret_uid));
+	return memcmp(in, zero, sizeof(zero)) == 0;
+}
+
+/* Named host of an account's inside bytes (account.h), be they its uid or an address of its; -1. */
+int policy_host_of_in(const struct policy *p, const uint8_t in[16]);
 /* Rule index of an account's key.rule, -1: rule is gone. */
 int policy_rule_by_uid(const struct policy *p, uint32_t uid);
 
