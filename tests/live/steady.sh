@@ -1,6 +1,7 @@
 #!/bin/bash
 # steady.sh - senders that never pause, against a window of a minute whose oldest bucket (5 s) is counted whole: one that stays below the
 # limit in 65 s is never stopped; one that stays below it in 60 s alone may be, and not before a limit's bytes have left. Real time.
+# And a snapshot is written each minute.
 # Seconds: 83
 set -u
 cd "$(dirname "$0")/../.." || exit 2
@@ -35,5 +36,7 @@ if [ "$got" -gt $((LIMIT - 1000)) ] && [ "$got" -le $((LIMIT + 98 * 5 * 1000)) ]
 else
 	not_ok "below it in a minute, not in a minute and a bucket: $got bytes left, limit $LIMIT"
 fi
+age=$(($(date +%s) - $(stat -c %Y "$LAB_DIR/state/snapshot" 2>/dev/null || echo 0)))
+[ $age -le 65 ] && ok "a snapshot was written in the last minute" || not_ok "the newest snapshot: $age s"
 lab_egressd_stop && ok "stops" || not_ok "does not stop"
 lab_done
