@@ -231,12 +231,25 @@ bool judge_stands(const struct judge *j, const struct area_dynamic *d, enum dyna
 	return false;
 }
 
-static int dynamic_account(struct judge *j, const struct area_dynamic *d, uint32_t *ret_slot)
+/* Its place and its account, which is locked. */
+static int dynamic_lock(struct judge *j, const struct area_dynamic *d, struct mono now, struct area_dynamic **ret_at, uint32_t *ret_slot)
 {
 	struct account_key k = { .kind = SUBJECT_TOTAL, .rule = d->uid };
-	int r = table_insert(&j->area.accounts, area_account_hash(&j->area, &k), (const struct table_key *)&k, ret_slot);
+	struct account_cold *c;
+	int r = place(j, d, ret_at);
 
-	return r == -EEXIST ? 0 : r;
+	if (r < 0)
+		return r;
+	r = table_insert(&j->area.accounts, area_account_hash(&j->area, &k), (const struct table_key *)&k, ret_slot);
+	if (r < 0 && r != -EEXIST)
+		return r;
+	c = &j->area.account_cold[*ret_slot];
+	account_lock(&j->area.account[*ret_slot]);
+	c->rule = ACCOUNT_DYNAMIC;
+	c->policy = 1;
+	c->born_ns = now.ns;
+	c->pair = TABLE_NONE;
+	return 0;
 }
 
 static void begin(struct judge *j, struct area_dynamic *at, const struct area_dynamic *d, enum dynamic_kind kind)
@@ -254,18 +267,11 @@ int judge_allow(struct judge *j, const struct area_dynamic *d, struct mono now)
 	struct area_dynamic *at;
 	struct account_cold *c;
 	uint32_t slot;
-	int r = place(j, d, &at);
+	int r = dynamic_lock(j, d, now, &at, &slot);
 
-	if (r == 0)
-		r = dynamic_account(j, d, &slot);
 	if (r < 0)
 		return r;
 	c = &j->area.account_cold[slot];
-	account_lock(&j->area.account[slot]);
-	c->rule = ACCOUNT_DYNAMIC;
-	c->policy = 1;
-	c->born_ns = now.ns;
-	c->pair = TABLE_NONE;
 	c->grant_to = account_total(&j->area.account[slot], c) + d->budget;
 	c->grant_until_ns = d->until_ns;
 	ledger_refresh(j, slot, NULL, now);
@@ -295,18 +301,11 @@ int judge_block(struct judge *j, const struct area_dynamic *d, struct mono now)
 	struct area_dynamic *at;
 	struct account_cold *c;
 	uint32_t slot;
-	int r = place(j, d, &at);
+	int r = dynamic_lock(j, d, now, &at, &slot);
 
-	if (r == 0)
-		r = dynamic_account(j, d, &slot);
 	if (r < 0)
 		return r;
 	c = &j->area.account_cold[slot];
-	account_lock(&j->area.account[slot]);
-	c->rule = ACCOUNT_DYNAMIC;
-	c->policy = 1;
-	c->born_ns = now.ns;
-	c->pair = TABLE_NONE;
 	c->grant_to = 0;
 	c->blocked_at_ns = now.ns;
 	c->until_window = ACCOUNT_LIMITS;
