@@ -460,48 +460,50 @@ size_t config_roles(const struct config *c, struct policy_role *ret)
 }
 
 /* Quoted: what is text stays text, whatever stands in it. */
-static void print_text(int fd, const char *before, const char *text, const char *after)
+static void print_text(FILE *to, const char *before, const char *text, const char *after)
 {
-	char quoted[2 * CONFIG_PATH], *to = quoted;
+	char quoted[2 * CONFIG_PATH], *at = quoted;
 
-	for (; *text; *to++ = *text++)
+	for (; *text; *at++ = *text++)
 		if (*text == '"' || *text == '\\')
-			*to++ = '\\';
-	*to = '\0';
-	dprintf(fd, "%s\"%s\"%s", before, quoted, after);
+			*at++ = '\\';
+	*at = '\0';
+	fprintf(to, "%s\"%s\"%s", before, quoted, after);
 }
 
-static void print_redis(const struct config *c, int fd)
+static void print_redis(const struct config *c, FILE *to)
 {
 	char port[16];
 
-	dprintf(fd, "redis:\n");
+	fprintf(to, "redis:\n");
 	snprintf(port, sizeof(port), ":%u\"\n", c->redis_port);
 	if (c->redis_socket[0])
-		print_text(fd, "  socket: ", c->redis_socket, "\n");
+		print_text(to, "  socket: ", c->redis_socket, "\n");
 	else
-		dprintf(fd, strchr(c->redis_host, ':') ? "  address: \"[%s]%s" : "  address: \"%s%s", c->redis_host, port);
+		fprintf(to, strchr(c->redis_host, ':') ? "  address: \"[%s]%s" : "  address: \"%s%s", c->redis_host, port);
 	if (c->redis_username[0])
-		print_text(fd, "  username: ", c->redis_username, "\n");
+		print_text(to, "  username: ", c->redis_username, "\n");
 	if (c->redis_password_file[0])
-		print_text(fd, "  password_file: ", c->redis_password_file, "\n");
+		print_text(to, "  password_file: ", c->redis_password_file, "\n");
 }
 
-void config_print(const struct config *c, int fd)
+int config_print(const struct config *c, FILE *to)
 {
-	print_text(fd, "gateway: ", c->gateway, "\n");
-	print_text(fd, "policy: ", c->policy, "\n");
-	print_text(fd, "state_dir: ", c->state_dir, "\n");
-	print_text(fd, "runtime_dir: ", c->runtime_dir, "\n");
-	dprintf(fd, "failure: %s\ninterfaces:\n", c->failure == FAILURE_CLOSED ? "closed" : "open");
+	errno = 0;
+	print_text(to, "gateway: ", c->gateway, "\n");
+	print_text(to, "policy: ", c->policy, "\n");
+	print_text(to, "state_dir: ", c->state_dir, "\n");
+	print_text(to, "runtime_dir: ", c->runtime_dir, "\n");
+	fprintf(to, "failure: %s\ninterfaces:\n", c->failure == FAILURE_CLOSED ? "closed" : "open");
 	for (uint32_t i = 0; i < c->nroles; i++) {
-		print_text(fd, "  ", c->role[i].name, ": [");
+		print_text(to, "  ", c->role[i].name, ": [");
 		for (uint32_t k = 0; k < c->role[i].ndevices; k++)
-			print_text(fd, k ? ", " : "", c->role[i].device[k], "");
-		dprintf(fd, "]\n");
+			print_text(to, k ? ", " : "", c->role[i].device[k], "");
+		fprintf(to, "]\n");
 	}
-	dprintf(fd, "queues: {first: %u, count: %u}\ntable: {pairs: %u}\nmark_mask: 0x%08x\nleases: %s\n", c->queue_first,
+	fprintf(to, "queues: {first: %u, count: %u}\ntable: {pairs: %u}\nmark_mask: 0x%08x\nleases: %s\n", c->queue_first,
 		c->queue_count, c->pairs, c->mark_mask, c->leases ? "on" : "off");
 	if (c->redis)
-		print_redis(c, fd);
+		print_redis(c, to);
+	return fflush(to) == 0 && !ferror(to) ? 0 : errno ? -errno : -EIO;
 }

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "compiler.h"
 
@@ -55,8 +56,8 @@ int config_parse(const char *text, size_t len, struct diag_list *d, struct confi
 /* The roles as policy_compile.h takes them, CONFIG_ROLES have room in ret; they point into *c. Returns how many. */
 size_t config_roles(const struct config *c, struct policy_role *ret);
 
-/* The parsed configuration as YAML that parses to the same (egressd -n). */
-void config_print(const struct config *c, int fd);
+/* The parsed configuration as YAML that parses to the same (egressd -n). 0, or -errno: not all of it was written. */
+int config_print(const struct config *c, FILE *to);
 
 /* Whole small file, malloc'd and NUL-terminated; 0 or -errno (-EFBIG over max). */
 int config_read_file(const char *path, size_t max, char **ret_text, size_t *ret_len) MUST_CHECK;

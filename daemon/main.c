@@ -54,16 +54,18 @@ static void note_device(void *ctx, const char *name, const char *text)
 static int check_config(const char *path)
 {
 	struct config c;
-	int password, policy;
+	int password, policy, r;
 
 	if (config_load(path, &c, STDERR_FILENO) < 0)
 		return EXIT_FAILURE;
-	config_print(&c, STDOUT_FILENO);
+	r = config_print(&c, stdout);
+	if (r < 0)
+		fprintf(stderr, "standard output: %s\n", strerror(-r));
 	service_file_note(path, STDERR_FILENO);
 	devices_of_config(&c, note_device, NULL);
 	password = check_password(&c);
 	policy = policy_source_check(&c, STDERR_FILENO);
-	return password < 0 || policy < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return r < 0 || password < 0 || policy < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv)

@@ -138,9 +138,10 @@ code "observe ends again" 0 ctl observe --for 0s --reason INC-7
 says "a reason that is not UTF-8" 'reason: not UTF-8: .x' ctl reload --reason $'\xa4x'
 code "is none" 2 ctl reload --reason $'\xa4x'
 code "nor a name" 2 ctl why $'\xa4x'
-full() { ctl "$@" >/dev/full; }
-code "an answer that cannot be written" 1 full --json status
-says "is told" 'standard output: No space' full status
+full() { "$@" >/dev/full; }
+code "an answer that cannot be written" 1 full ctl --json status
+says "is told" 'standard output: No space' full ctl status
+says "egressd -n, too" 'standard output: No space' full "$EGRESSD_BUILD/egressd" -n -c "$LAB_DIR/egressd.yaml"
 code "no reason, no change" 2 ctl observe --for 10m
 code "no unit" 2 ctl block 10.20.0.16 --for 10 --reason x
 grep -q 'uid 0: block 10.20.0.16 to 203.0.113.10.*CHG-2' "$LAB_DIR/egressd.log" && ok "changes are logged with uid and reason" ||
