@@ -10,6 +10,8 @@ LAB_SUMS=none	# what would count is removed, too; here it is who receives
 lab_need jq nft ping
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
+within=1000
+[ -z "${EGRESSD_SLOW:-}" ] || within=10000	# an emulated machine
 cat >"$LAB_DIR/policy.yaml" <<END
 version: 1
 mode: enforce
@@ -38,7 +40,7 @@ back() {
 		return
 	fi
 	took=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
-	if [ $took -lt 1000 ]; then ok "$1: back within $took ms"; else not_ok "$1: back after $took ms"; fi
+	if [ $took -lt $within ]; then ok "$1: back within $took ms"; else not_ok "$1: back after $took ms"; fi
 	sleep 2.1
 	lab_is $((told + 1)) "$(flushed)" "$1: told once"
 }
@@ -109,7 +111,7 @@ start=${EPOCHREALTIME/[.,]/}
 kill -CONT "$engine"
 lab_wait 5 all_there
 took=$(((${EPOCHREALTIME/[.,]/} - start) / 1000))
-if all_there && [ $took -lt 1000 ]; then ok "among 100,000 changes: back within $took ms"; else not_ok "among 100,000 changes: $took ms"; fi
+if all_there && [ $took -lt $within ]; then ok "among 100,000 changes: back within $took ms"; else not_ok "among 100,000 changes: $took ms"; fi
 grep -aq 'changes of kernel rules by others: No buffer space' "$LAB_DIR/egressd.log" && ok "the loss was noticed" ||
 	not_ok "100,000 changes fit into the socket: the case was not met"
 lab_is "$engine" "$(lab_child engine)" "the same engine all the time"
@@ -141,12 +143,14 @@ awk '$1 < e || $2 < b || $3 < p { print "# fell:", e, b, p, "then", $0; bad = 1 
 	[ "$n" -gt 50 ] && ok "no total fell in $n readings" || not_ok "totals fell, in $n readings"
 [ "$packets1" -ge 50 ] && [ "$unseen1" -ge 4200 ] && ok "unseen stays: $packets1 packets" || not_ok "unseen: $packets1 packets, $unseen1 bytes"
 got=$(($(jq .packets "$LAB_DIR/recv.log") * 128)) total=$((egress1 - egress0))
-stated=$((removals * 1000 * 128 * 11 / 10))	# a second of traffic each, and what left in the instant before they were back
-lab_note "received $got bytes, egress rose by $total, $removals removals; sent $(jq -c .packets "$LAB_DIR/send.log") packets"
-if [ $total -ge $((got - stated)) ] && [ $total -le $((got * 11 / 10)) ]; then
+sent=$(($(jq .packets "$LAB_DIR/send.log") * 128))
+stated=$((removals * within * 128 * 11 / 10))	# a second of traffic each, and what left in the instant before they were back
+lab_note "received $got of $sent bytes, egress rose by $total, $removals removals"
+# Two engines were killed, and each of two workers may have counted a packet that the next one counted again.
+if [ $total -ge $((got - stated)) ] && [ $total -le $((sent + 4 * 128)) ]; then
 	ok "egress is what was received, but for a second a removal"
 else
-	not_ok "egress rose by $total, $got were received, $stated may be missing"
+	not_ok "egress rose by $total, $got were received of $sent, $stated may be missing"
 fi
 alerts() { lab_redis --raw xrange egress:alerts:lab - + | grep -a 'rules-flushed' | grep -ac 'may be missing in egress and unseen'; }
 lab_wait 5 test "$(alerts)" -ge 1 && ok "the alert says what is missing" || not_ok "no alert"
