@@ -13,7 +13,8 @@
 #
 # Cost: microseconds of the whole machine's CPU time a packet; bulk: nanoseconds a byte, and for egressd's paths how many packets
 # came to user space. Peers that are not installed are left out with a word (tests/need bench).
-#   ROUNDS (15)   PATHS: only these   KEEP: a file for the raw costs, a round a line, columns named in its first
+#   ROUNDS (15)   PATHS: only these   BYTES: of bulk (2e9), of bulk-nogso (4e8)
+#   KEEP: a file for the raw costs, a round a line, columns named in its first
 set -u
 cd "$(dirname "$0")/../.." || exit 2
 : "${ROUNDS:=15}" "${EGRESSD_BUILD:=$PWD/build}"
@@ -24,8 +25,8 @@ paths="forward conntrack leased leased-ct inline loop nftset uacctd fastnetmon"
 case $work in
 flows | pairs) rate=120000 packets=180000 ;;
 short) rate=100000 packets=150000 ;;
-bulk) bytes=2000000000 ;;
-bulk-nogso) bytes=400000000 ;;
+bulk) bytes=${BYTES:-2000000000} ;;
+bulk-nogso) bytes=${BYTES:-400000000} ;;
 *) echo "paths.sh: no workload $work" >&2; exit 2 ;;
 esac
 
