@@ -12,7 +12,9 @@
 #   [I5] the end  when every lease has ended nothing is out, nothing of a lease is in the kernel, and I3, I4 hold still
 #
 # What the kernel counts here is asked of nobody of ours: a table of its own, by the two mark bits and by none. What someone else's
-# `flush ruleset` takes is kept (identity_flush).
+# `flush ruleset` takes is kept (identity_flush). A pair's counters are made with its first packet, from memory that is there without
+# waiting (alloc_percpu, GFP_ATOMIC: nft_counter_clone() in net/netfilter/nft_counter.c); of thousands of pairs at once some first
+# packets may find none, and are not counted here.
 
 # Rules that judge only some of a pair's bytes, or "*": their sums are another test's.
 : "${IDENTITY_PARTIAL:=*}"

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.." || exit 2
 # shellcheck source=tests/live/lab.sh
 . tests/live/lab.sh
 lab_need jq redis-cli redis-server
+LAB_SUMS=none	# as in redis_backlog.sh: twenty thousand
 lab_up
 flood=$EGRESSD_BUILD/tests/live/flood
 cat >"$LAB_DIR/policy.yaml" <<END
