@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # identity.sh - do all that count bytes agree? Part of lab.sh, which asks whenever a test ends egressd: identity_watch before it starts,
-# identity_begin when it judges, identity_asked when traffic is over. Per pair of a server's addresses with the outside, to the byte:
+# identity_begin when it judges, lease_identity when traffic is over. Per pair of a server's addresses with the outside, to the byte:
 #
 #   [I1] kernel   what left the gateway at its last hook = what had the mark of leases there + what had the mark of verdicts, and
 #                 what had neither is the pair's unseen bytes
@@ -81,14 +81,12 @@ identity_kernel() (
 		with_entries(.value.left -= ($before[0][.key] // 0) | select(.value.left > 0))'
 )
 
-identity_many=1000	# pairs: of more not each is asked for
 # All that egressd says of the hosts and pairs of $1: {pairs: {"SRC DST": {bytes, leased, unseen}}, rules: {NAME: {sum, out}}, status}
 identity_daemon() (
 	set -o pipefail
 	{
-		# An answer has the 200 largest: of a host with more pairs each is asked for, where these are not thousands.
-		jq -r 'length as $n | [keys[] | split(" ")] | group_by(.[0])[] | if length < 150 or $n > '$identity_many' then .[0][0]
-			else .[] | join(" ") end' <<<"$1" |
+		# An answer has the 200 largest: of a host with very many pairs each is asked for.
+		jq -r '[keys[] | split(" ")] | group_by(.[0])[] | if length < 150 then .[0][0] else .[] | join(" ") end' <<<"$1" |
 			while read -r src dst; do ctl --json why "$src" ${dst:+"$dst"} || exit; done || exit
 		ctl --json status
 	} | jq -cs '
@@ -124,13 +122,14 @@ identity_faults() {
 	for _ in 1 2 3 4 5; do quotas=$(identity_quotas 2>/dev/null) && break; done
 	kernel=$(identity_kernel) && [ -n "$quotas" ] && daemon=$(identity_daemon "$kernel") || { echo "who counts does not say"; return; }
 	jq -r <<<"$daemon" --slurpfile kernel <(echo "$kernel") --slurpfile quotas <(echo "$quotas") --argjson above "$1" --argjson below "$2" \
-		--arg partial " $IDENTITY_PARTIAL " --argjson again "$identity_again" --argjson many "$identity_many" \
+		--arg partial " $IDENTITY_PARTIAL " --argjson again "$identity_again" \
 		--argjson closed "$(grep -q '^failure: closed' "$LAB_DIR/egressd.yaml" && echo true || echo false)" '
 		def near($want): . <= $want + $above and . >= $want - $below;
 		def by_lease($want): if $again then . <= $want else near($want) end;
 		$kernel[0] as $kernel | $quotas[0] as $quotas | . as $said |
 		([$kernel[].left] | add // 0) as $left | ([$kernel[].leased] | add // 0) as $leased |
-		($kernel | to_entries[] | .value as $k | $said.pairs[.key] as $p | select($p or ($kernel | length) <= $many) |
+		(select($left == 0 and ($partial | contains(" * ") | not)) | "nothing left"),	# a case is about something
+		($kernel | to_entries[] | .value as $k | $said.pairs[.key] as $p |
 			(if $closed then 0 else $p.unseen // 0 end) as $unseen |	# what was dropped unseen did not leave
 			(if $below == 0 then $k.leased + $k.judged else $k.left end) as $want |
 			(select($below == 0 and $k.left != $want + $unseen) | "[I1] \(.) \($p)"),

@@ -385,6 +385,7 @@ lab_egressd_stop() {
 	return $r
 }
 
+# [B4]; nobody answers where a test ended egressd by itself.
 lab_sums() {
 	case $LAB_SUMS in own | none) return ;; esac
 	# shellcheck disable=SC2086  # two words
